@@ -1,0 +1,79 @@
+// Arithmetic written once for a float (CUDA threads, scalar code) and for a vector of floats (CPU lanes).
+//
+// Every operation below is one IEEE 754 operation per lane and nothing is contracted (the build passes
+// -ffp-contract=off and -fmad=false), so base, AVX2, AVX-512 and CUDA give the same bits.
+#pragma once
+
+#include "platform.h"
+
+namespace privkernels {
+
+PK_HD uint32_t to_bits(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+PK_HD float from_bits(uint32_t bits, float /*like*/) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+#if defined(PK_LANES)
+// Vectors as wide as the instruction set that this file is being compiled for.
+typedef float FloatLanes __attribute__((vector_size(PK_LANES * 4)));
+typedef uint32_t BitLanes __attribute__((vector_size(PK_LANES * 4)));
+
+PK_HD BitLanes to_bits(FloatLanes value) { return reinterpret_cast<BitLanes>(value); }
+PK_HD FloatLanes from_bits(BitLanes bits, FloatLanes /*like*/) { return reinterpret_cast<FloatLanes>(bits); }
+#endif
+
+template <class F>
+PK_HD F constant(float value) {
+  return F{} + value;
+}
+
+template <class F>
+PK_HD F smaller(F a, F b) {
+  return a < b ? a : b;
+}
+
+template <class F>
+PK_HD F larger(F a, F b) {
+  return a > b ? a : b;
+}
+
+template <class F>
+PK_HD F magnitude(F value) {
+  return from_bits(to_bits(value) & 0x7fffffffu, value);
+}
+
+// 2^x for x in [-125, 0], relative error below 1.2e-7; exact at 0.
+template <class F>
+PK_HD F exp2_nonpositive(F x) {
+  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum.
+  const F shift = constant<F>(12582912.0f);
+  const F shifted = x + shift;
+  const F f = x - (shifted - shift);  // exact, in [-1/2, 1/2]
+  // 2^f = 1 + f q(f), q a weighted minimax polynomial of degree 5 (error 2e-9).
+  F q = constant<F>(1.54762791e-4f);
+  q = q * f + 1.34002347e-3f;
+  q = q * f + 9.61800385e-3f;
+  q = q * f + 5.5503279e-2f;
+  q = q * f + 2.40226507e-1f;
+  q = q * f + 6.93147182e-1f;
+  const F power = q * f + 1.0f;
+  // The low nine bits of `shifted` hold the integer; moved up, they are added to the exponent.
+  return from_bits(to_bits(power) + (to_bits(shifted) << 23), power);
+}
+
+}  // namespace privkernels

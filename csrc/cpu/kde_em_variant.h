@@ -1,0 +1,37 @@
+// Between the entry point of kde_em (kde_em_entry.cpp) and its variants (kde_em.cpp, once per instruction set).
+#pragma once
+
+#include "core/kde.h"
+#include "privkernels/kde_em.h"
+
+namespace privkernels {
+
+// What is the same for every element of a call.
+struct KdeEmPlan {
+  KdeKernel kernel;
+  float exponent_scale;  // log2 of a weight per unit of the sum of K / w_max
+  float score_scale;     // u per unit of that sum
+  float two_to_bits;     // 2^weight_bits(R)
+};
+
+// The first element that could not be used; member is -1 when lo, hi or bandwidth is at fault.
+struct KdeEmFailure {
+  int64_t element = -1;
+  int64_t member = -1;
+};
+
+// Elements [begin, end). scratch: float [(M + R) * kMaxLanes], 64-byte aligned.
+using KdeEmRange = void (*)(const KdeEmArgs&, const KdeEmPlan&, int64_t begin, int64_t end, float* scratch,
+                            KdeEmFailure&);
+
+namespace base {
+void kde_em_range(const KdeEmArgs&, const KdeEmPlan&, int64_t, int64_t, float*, KdeEmFailure&);
+}
+namespace avx2 {
+void kde_em_range(const KdeEmArgs&, const KdeEmPlan&, int64_t, int64_t, float*, KdeEmFailure&);
+}
+namespace avx512 {
+void kde_em_range(const KdeEmArgs&, const KdeEmPlan&, int64_t, int64_t, float*, KdeEmFailure&);
+}
+
+}  // namespace privkernels

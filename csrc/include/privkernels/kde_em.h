@@ -1,0 +1,74 @@
+// kde_em: one value for every parameter of a model, drawn by the exponential mechanism from the kernel
+// density estimate of that parameter over M trained members (DP-PG, Algorithm 1 of Mao et al. 2022).
+//
+// For element j, with grid r_k = lo_j + k (hi_j - lo_j) / (R - 1), k = 0 .. R-1:
+//
+//   u_j(r)  = (1/M) sum_i [ Phi((r - theta_ij + d_j/2) / b_j) - Phi((r - theta_ij - d_j/2) / b_j) ]   (Eq. 3)
+//   d_j     = window_ratio * b_j;     0 <= u_j <= w_max = 2 Phi(window_ratio / 2) - 1
+//   P(k)    proportional to exp(multiplier * u_j(r_k))
+//
+// Output: value[j] = r_k as float32, and index[j] = k when index is not null.
+//
+// Sizes      2 <= M; N >= 0 (N = 0 does nothing); 2 <= R <= 65536.
+// Finite     every theta must be finite, else kNonFinite names the first element in order (and its
+//            first member). lo <= hi, hi - lo finite, b > 0 finite, else kInvalidParameter. lo = hi is
+//            allowed: the value is then lo. On an error the outputs are unspecified.
+// Randomness 64 bits of ChaCha20(key; block (first_element + j) / 8, attempt, kPurposeKdeEm) per element
+//            (csrc/core/chacha20.h). The draw depends on (key, first_element + j, attempt) and on element
+//            j's inputs alone: not on threads, chunks, strides or instruction set. All paths, CUDA
+//            included, execute the same IEEE operations in the same order and agree bit for bit.
+// Accuracy   With u = 2^-24 and B = multiplier * w_max: the score of a grid point is within
+//                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 above,
+//            of Eq. 3 for the released float r_k, and the exponent adds at most (3 B + 4) u to the log of
+//            a weight. The range of the privacy loss compares four weights (two grid points, two
+//            neighbouring data sets), so the epsilon of a draw grows by at most
+//                4 multiplier e + 4 (3 B + 4) u.
+// Resolution A weight is cut to a multiple of 2^-s, s = 62 - ceil(log2 R), of the largest one, and the
+//            uniform draw has 64 bits: total variation at most R (2^-s + 2^-64) from the law of the
+//            computed weights; this goes into delta. While exp(B) is far below 2^s it is also a small
+//            relative error of every probability, and then goes into epsilon and leaves delta alone
+//            (privkernels.ops.kde_em_accuracy has both).
+// Time       Depends on M, N and R alone, but for the search of the drawn point, which ends early.
+//
+// Source departures: the window is given relative to the bandwidth, so that w_max, and with it the
+// sensitivity, is the same for every element; the paper leaves its grid and its truncation open.
+#pragma once
+
+#include <cstdint>
+
+#include "privkernels/status.h"
+
+namespace privkernels {
+
+struct KdeEmArgs {
+  const float* const* members;    // [M] pointers, each to [N] with its own stride; need not be 4-byte aligned
+  const int64_t* member_strides;  // [M] in elements
+  int64_t num_members;            // M
+  int64_t num_elements;           // N
+  const float* lo;                // [N], or one value with stride 0
+  int64_t lo_stride;
+  const float* hi;  // as lo
+  int64_t hi_stride;
+  const float* bandwidth;  // as lo
+  int64_t bandwidth_stride;
+  double window_ratio;     // d / b, in (0, 1e6]
+  int64_t grid_points;     // R
+  double multiplier;       // lambda of u, >= 0 and finite
+  uint32_t key[8];         // derived from the release's label
+  uint64_t first_element;  // global index of element 0
+  uint32_t attempt;
+  float* value;    // [N]; or null for scores only
+  int32_t* index;  // [N] or null
+  float* scores;   // [N, R] row-major, u_j(r_k), or null
+};
+
+// Runs on `threads` threads (>= 1) with the fastest instruction set, or the one PRIVKERNELS_ISA names.
+Status kde_em_cpu(const KdeEmArgs& args, int threads);
+
+// Device pointers throughout (members and member_strides too), `stream` a cudaStream_t, on `device`.
+// workspace: float [kde_em_cuda_workspace(args)]; failure: int64 [1] on the device, set to the lowest
+// failing element times two (plus one when a member is not finite), or left at -1. Asynchronous.
+int64_t kde_em_cuda_workspace(const KdeEmArgs& args, int device);
+Status kde_em_cuda(const KdeEmArgs& args, float* workspace, int64_t* failure, int device, void* stream);
+
+}  // namespace privkernels

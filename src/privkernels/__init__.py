@@ -1,0 +1,1 @@
+"""privkernels: publish trained PyTorch models without publishing their training data."""

@@ -1,0 +1,326 @@
+"""kde_em: draw every parameter of a model by the exponential mechanism from its kernel density estimate.
+
+The contract (shapes, units, ties, accuracy, randomness) is csrc/include/privkernels/kde_em.h.
+Source: Mao et al., TPDS 2022, Eq. 2, Eq. 3 and Algorithm 1 (DP-PG).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from privkernels import _native
+from privkernels.errors import InvalidArgumentError, NonFiniteValueError
+from privkernels.ops._library import library
+from privkernels.randomness import Key
+
+_UNIT = 2.0**-24  # the rounding unit of float32
+
+library.define(
+    "kde_em(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, Tensor key, float window_ratio, "
+    "int grid_points, float multiplier, int first_element, int attempt) -> (Tensor, Tensor)"
+)
+library.define(
+    "kde_scores(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, float window_ratio, "
+    "int grid_points) -> Tensor"
+)
+
+
+def kde_em(
+    theta: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    lo: torch.Tensor | float,
+    hi: torch.Tensor | float,
+    bandwidth: torch.Tensor | float,
+    multiplier: float,
+    key: Key,
+    label: str,
+    window_ratio: float = 1.0,
+    grid_points: int = 256,
+    first_element: int = 0,
+    attempt: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one grid value per element with probability proportional to exp(multiplier * u_j).
+
+    ``u_j(r)`` is the mass that the Gaussian kernel density estimate of the M values of element j puts
+    on the window of width ``window_ratio * bandwidth`` around r (Eq. 3). The draw of element j is a
+    function of its own inputs, of (key, label), ``first_element + j`` and ``attempt`` alone, bit for
+    bit on every instruction set and on CUDA.
+
+    Args:
+        theta: float32 [M, N] with any strides, or a sequence of M float32 [N] (rows of separate, possibly
+            memory-mapped, storage); nothing is stacked or copied. M >= 2.
+        lo, hi: ends of the grid, a number (per layer) or float32 [N] (per parameter); lo <= hi.
+        bandwidth: b > 0, as lo.
+        multiplier: lambda >= 0, per unit of u. ``eps / (2 * sensitivity)`` gives an eps-DP draw where
+            sensitivity is that of u.
+        key, label: a (key, label) pair must be used for one release only.
+        window_ratio: the window delta of Eq. 3 in units of the bandwidth, in (0, 1e6].
+        grid_points: R, 2 to 65536.
+        first_element: index of element 0 within the release; lets a release be drawn in slices.
+        attempt: number of the try, 0 to 2**32 - 1.
+
+    Returns:
+        value: float32 [N], grid values exactly as :func:`kde_grid` gives them.
+        index: int32 [N], the grid index of each.
+
+    Raises:
+        InvalidArgumentError: a shape, dtype, device or value is wrong (the message says which).
+        NonFiniteValueError: a member holds NaN or infinity (member and element are named).
+    """
+    members = _members(theta)
+    lo, hi, bandwidth = (_per_element(value, members, name) for value, name in _named(lo, hi, bandwidth))
+    if not isinstance(key, Key):
+        raise InvalidArgumentError(f"key is a privkernels.Key, not {type(key).__name__}")
+    value, index = torch.ops.privkernels.kde_em(
+        members, lo, hi, bandwidth, key.derive(label).tensor(), float(window_ratio), int(grid_points),
+        float(multiplier), int(first_element), int(attempt),
+    )  # fmt: skip
+    return value, index
+
+
+def kde_scores(
+    theta: torch.Tensor | Sequence[torch.Tensor],
+    *,
+    lo: torch.Tensor | float,
+    hi: torch.Tensor | float,
+    bandwidth: torch.Tensor | float,
+    window_ratio: float = 1.0,
+    grid_points: int = 256,
+) -> torch.Tensor:
+    """The scores u_j(r_k) that :func:`kde_em` draws from, float32 [N, R]; arguments and errors as there.
+
+    They are a function of the private members and are not protected by anything.
+    """
+    members = _members(theta)
+    lo, hi, bandwidth = (_per_element(value, members, name) for value, name in _named(lo, hi, bandwidth))
+    scores: torch.Tensor = torch.ops.privkernels.kde_scores(
+        members, lo, hi, bandwidth, float(window_ratio), int(grid_points)
+    )
+    return scores
+
+
+@dataclass(frozen=True)
+class KdeEmAccuracy:
+    """What the implementation adds to the privacy of one draw (csrc/include/privkernels/kde_em.h).
+
+    Attributes:
+        score_error: e, the largest error of a score u.
+        epsilon_shift: how much the epsilon (bounded range) of one draw grows by score and weight rounding.
+        resolution_epsilon: how much it grows by cutting weights to integers and by the 64-bit uniform,
+            or infinity where that is no useful bound; then use ``resolution_tv`` instead.
+        resolution_tv: total variation of one draw from the law of the computed weights, by the same cause.
+    """
+
+    score_error: float
+    epsilon_shift: float
+    resolution_epsilon: float
+    resolution_tv: float
+
+
+def kde_em_accuracy(
+    num_members: int, *, multiplier: float, window_ratio: float, grid_points: int
+) -> KdeEmAccuracy:
+    """Bounds on what rounding and finite randomness cost one draw; public inputs only."""
+    peak = kde_peak(window_ratio)
+    error = peak * ((24 if window_ratio <= 1 else 48) + num_members / 8) * _UNIT
+    swing = multiplier * peak
+    shift = 4 * multiplier * error + 4 * (3 * swing + 4) * _UNIT
+    bits = 62 - math.ceil(math.log2(grid_points))
+    tv = grid_points * (2.0**-bits + 2.0**-64)
+    # Every weight is at least exp(-swing) of the largest, so cutting it off costs at most this share.
+    cut = math.exp(min(swing + shift, 700)) * 2.0**-bits
+    uniform = math.exp(min(swing + shift, 700)) * grid_points * 2.0**-64 / max(1 - cut, 1e-300)
+    small = cut < 1e-3 and uniform < 1e-3
+    resolution = -4 * (math.log1p(-cut) + math.log1p(-uniform)) if small else math.inf
+    return KdeEmAccuracy(error, shift, resolution, tv)
+
+
+def kde_peak(window_ratio: float) -> float:
+    """w_max = 2 Phi(window_ratio / 2) - 1, the largest value that one member adds to M * u."""
+    return math.erf(window_ratio / 2 / math.sqrt(2))
+
+
+def kde_grid(lo: torch.Tensor | float, hi: torch.Tensor | float, grid_points: int) -> torch.Tensor:
+    """The grid in float32, exactly as the kernel computes it: [R] for numbers, [N, R] for [N]."""
+    lo32 = torch.as_tensor(lo, dtype=torch.float32)
+    hi32 = torch.as_tensor(hi, dtype=torch.float32)
+    step = ((hi32 - lo32) / float(grid_points - 1)).unsqueeze(-1)
+    points = torch.arange(grid_points, dtype=torch.float32, device=lo32.device)
+    return torch.minimum(lo32.unsqueeze(-1) + step * points, hi32.unsqueeze(-1))
+
+
+def kde_scores_reference(
+    theta: torch.Tensor, grid: torch.Tensor, bandwidth: torch.Tensor | float, window_ratio: float
+) -> torch.Tensor:
+    """Eq. 3 in float64 and plain torch, the tests' oracle: theta [M, N], grid [N, R] or [R] -> [N, R]."""
+    theta64 = theta.double()
+    grid64 = grid.double().expand(theta.shape[1], grid.shape[-1])
+    width = torch.as_tensor(bandwidth, dtype=torch.float32).double().reshape(-1, 1).expand(theta.shape[1], 1)
+    total = torch.zeros_like(grid64)
+    for row in theta64:
+        # Upper tails of both edges on the same side of the mean, so that nothing cancels.
+        t = ((grid64 - row.unsqueeze(1)) / width).abs()
+        half = window_ratio / 2
+        total += torch.special.ndtr(half - t) - torch.special.ndtr(-half - t)
+    return total / theta.shape[0]
+
+
+def kde_em_probabilities_reference(scores: torch.Tensor, multiplier: float) -> torch.Tensor:
+    """The exponential mechanism's probabilities in float64: softmax(multiplier * u) over the last axis."""
+    return torch.softmax(multiplier * scores.double(), dim=-1)
+
+
+def _named(lo: object, hi: object, bandwidth: object) -> list[tuple[object, str]]:
+    return [(lo, "lo"), (hi, "hi"), (bandwidth, "bandwidth")]
+
+
+def _members(theta: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    if isinstance(theta, torch.Tensor):
+        if theta.dim() != 2:
+            raise InvalidArgumentError(f"theta must be [M, N], not of shape {tuple(theta.shape)}")
+        return list(theta.detach().unbind(0))
+    return [row.detach() for row in theta]
+
+
+def _per_element(value: object, members: list[torch.Tensor], name: str) -> torch.Tensor:
+    device = members[0].device if members else torch.device("cpu")
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidArgumentError(f"{name} must be a finite number or a float32 tensor, not {value!r}")
+    return torch.tensor(value, dtype=torch.float32, device=device)
+
+
+@dataclass
+class _Inputs:
+    """Validated arguments in the form that the compiled modules take."""
+
+    size: int
+    device: torch.device
+    pointers: list[int]
+    strides: list[int]
+    scalars: list[int]  # address and stride of lo, hi, bandwidth
+
+
+def _validate(
+    members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor
+) -> _Inputs:
+    if len(members) < 2:
+        raise InvalidArgumentError(f"kde_em needs at least 2 members, got {len(members)}")
+    size, device = members[0].numel(), members[0].device
+    for i, row in enumerate(members):
+        if row.dim() != 1 or row.numel() != size or row.dtype != torch.float32 or row.device != device:
+            raise InvalidArgumentError(
+                f"member {i} must be float32 [{size}] on {device}, got {row.dtype} {list(row.shape)} on {row.device}"
+            )
+    scalars: list[int] = []
+    for name, value in (("lo", lo), ("hi", hi), ("bandwidth", bandwidth)):
+        one = value.numel() == 1
+        if value.dtype != torch.float32 or value.device != device or not (one or value.shape == (size,)):
+            raise InvalidArgumentError(
+                f"{name} must be one float32 or float32 [{size}] on {device}, "
+                f"got {value.dtype} {list(value.shape)} on {value.device}"
+            )
+        scalars += [value.data_ptr(), 0 if one else value.stride(0)]
+    return _Inputs(
+        size, device, [row.data_ptr() for row in members], [row.stride(0) for row in members], scalars
+    )
+
+
+def _key_bytes(key: torch.Tensor) -> bytes:
+    if key.dtype != torch.uint8 or key.shape != (32,):
+        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
+    return key.cpu().numpy().tobytes()
+
+
+def _check_numbers(first_element: int, attempt: int) -> None:
+    if not 0 <= first_element < 2**63 or not 0 <= attempt < 2**32:
+        raise InvalidArgumentError(
+            f"first_element must be in [0, 2**63) and attempt in [0, 2**32), got {first_element} and {attempt}"
+        )
+
+
+def _run_cpu(inputs: _Inputs, settings: tuple[object, ...], outputs: tuple[int, int, int]) -> None:
+    status = _native.cpu().kde_em(
+        inputs.pointers,
+        inputs.strides,
+        inputs.size,
+        *inputs.scalars,
+        *settings,
+        *outputs,
+        torch.get_num_threads(),
+    )
+    _native.raise_for_status(status, "kde_em")
+
+
+def _run_cuda(inputs: _Inputs, settings: tuple[object, ...], outputs: tuple[int, int, int]) -> None:
+    module = _native.cuda()
+    device, size, count = inputs.device, inputs.size, len(inputs.pointers)
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    rows = torch.tensor([inputs.pointers, inputs.strides], dtype=torch.int64).to(device)
+    room = module.kde_em_workspace(count, size, settings[1], index)
+    workspace = torch.empty(max(room, 1), dtype=torch.float32, device=device)
+    failure = torch.full((1,), -1, dtype=torch.int64, device=device)
+    status = module.kde_em(
+        rows[0].data_ptr(), rows[1].data_ptr(), count, size, *inputs.scalars, *settings, *outputs,
+        workspace.data_ptr(), failure.data_ptr(), index, torch.cuda.current_stream(device).cuda_stream,
+    )  # fmt: skip
+    _native.raise_for_status(status, "kde_em")
+    failed = int(failure.item())
+    if failed >= 0 and failed % 2:
+        raise NonFiniteValueError(
+            f"kde_em: a member holds NaN or infinity in element {failed // 2}; every value must be finite"
+        )
+    if failed >= 0:
+        _native.raise_for_status((3, -1, failed // 2, ""), "kde_em")
+
+
+def _kde_em(
+    members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
+    key: torch.Tensor, window_ratio: float, grid_points: int, multiplier: float, first_element: int, attempt: int,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    inputs = _validate(members, lo, hi, bandwidth)
+    _check_numbers(first_element, attempt)
+    value = torch.empty(inputs.size, dtype=torch.float32, device=inputs.device)
+    index = torch.empty(inputs.size, dtype=torch.int32, device=inputs.device)
+    settings = (window_ratio, grid_points, multiplier, _key_bytes(key), first_element, attempt)
+    run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
+    run(inputs, settings, (value.data_ptr(), index.data_ptr(), 0))
+    return value, index
+
+
+def _kde_scores(
+    members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
+    window_ratio: float, grid_points: int,
+) -> torch.Tensor:  # fmt: skip
+    inputs = _validate(members, lo, hi, bandwidth)
+    scores = torch.empty((inputs.size, grid_points), dtype=torch.float32, device=inputs.device)
+    run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
+    run(inputs, (window_ratio, grid_points, 0.0, bytes(32), 0, 0), (0, 0, scores.data_ptr()))
+    return scores
+
+
+def _fake_kde_em(
+    members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
+    key: torch.Tensor, window_ratio: float, grid_points: int, multiplier: float, first_element: int, attempt: int,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    size = members[0].shape[0]
+    return members[0].new_empty(size), members[0].new_empty(size, dtype=torch.int32)
+
+
+def _fake_kde_scores(
+    members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
+    window_ratio: float, grid_points: int,
+) -> torch.Tensor:  # fmt: skip
+    return members[0].new_empty((members[0].shape[0], grid_points))
+
+
+for _device in ("CPU", "CUDA"):
+    library.impl("kde_em", _kde_em, _device)
+    library.impl("kde_scores", _kde_scores, _device)
+torch.library.register_fake("privkernels::kde_em", _fake_kde_em, lib=library)
+torch.library.register_fake("privkernels::kde_scores", _fake_kde_scores, lib=library)

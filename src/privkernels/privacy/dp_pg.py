@@ -1,0 +1,335 @@
+"""The privacy of DP-PG: the paper's statement, what is wrong with it, and the version that can be proven.
+
+Paper: Mao et al., "Secure Deep Neural Network Models Publishing Against Membership Inference Attacks Via
+Training Task Parallelism", IEEE TPDS 2022, Section 4.1, Definition 3, Corollary 1.
+
+The exponential mechanism with P(r) proportional to exp(lambda u(r)), u from Eq. 3 over M members:
+
+* Sensitivity. Replacing one member changes u(r) by (w - w') / M with both terms in [0, w_max], so by at
+  most w_max / M, and both bounds are attained. The paper's 1 / (M (M - 1)) keeps only the change of the
+  normaliser and drops the kernel of the removed member; it is too small by the factor (M - 1) w_max.
+* Composition. Replacing one member changes all N slices, so N draws compose. The paper's maximum over the
+  parameters holds only for neighbours that differ in one scalar of one member.
+* Range and bandwidth. If they are computed from the members, the grid differs between neighbours and the
+  value drawn can identify the data: no finite epsilon. They must be public.
+
+With lambda = eta M / (2 w_max) a draw is eta-bounded-range for one replaced member, and s eta for s of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
+from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
+from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose_bounded_range
+from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+
+PAPER = "Mao et al., IEEE TPDS 2022 (DP-PG)"
+_ROOM = 3.0  # t in the utility bound of Corollary 2: it fails with probability exp(-3) per parameter
+
+
+def kde_sensitivity(num_members: int, window_ratio: float) -> float:
+    """w_max / M: how much one replaced member can change the score u of Eq. 3; attained."""
+    _check_members(num_members)
+    return kde_peak(window_ratio) / num_members
+
+
+def paper_kde_sensitivity(num_members: int) -> float:
+    """1 / (M (M - 1)), the paper's bound (proof of Corollary 1, for a window below the bandwidth). Too small."""
+    _check_members(num_members)
+    return 1 / (num_members * (num_members - 1))
+
+
+@dataclass(frozen=True)
+class DpPgPlan:
+    """How one DP-PG release draws, settled before a member is read.
+
+    Attributes:
+        mode: "paper" or "proven".
+        unit: what the budget is for; the paper's mode has the paper's unit, one scalar of one member.
+        num_members, num_parameters: M and N, both public.
+        grid_points, window_ratio: R, and the window in bandwidths; public.
+        max_tries: tries of the quality loop that are paid for.
+        overlap: s, the largest number of members that one record was used in (1 for unit member).
+        epsilon_draw: eta_j; in the paper's mode the paper's epsilon_j.
+        multiplier: lambda of the exponential mechanism.
+        delta: asked for; the paper's mode has none (0).
+    """
+
+    mode: str
+    unit: Unit
+    num_members: int
+    num_parameters: int
+    grid_points: int
+    window_ratio: float
+    max_tries: int
+    overlap: int
+    epsilon_draw: float
+    multiplier: float
+    delta: float
+
+    @property
+    def swing(self) -> float:
+        """lambda w_max: by how many nats the likeliest grid value can stand out."""
+        return self.multiplier * kde_peak(self.window_ratio)
+
+    @property
+    def accuracy(self) -> KdeEmAccuracy:
+        """What the implementation adds to one draw."""
+        return kde_em_accuracy(
+            self.num_members,
+            multiplier=self.multiplier,
+            window_ratio=self.window_ratio,
+            grid_points=self.grid_points,
+        )
+
+    def near_uniform(self) -> bool:
+        """Whether the budget is too small for the draw to carry information (theory: Corollary 2 vacuous)."""
+        return self.swing < math.log(self.grid_points) + _ROOM
+
+
+def plan_paper_dp_pg(
+    epsilon: float,
+    *,
+    num_members: int,
+    num_parameters: int,
+    grid_points: int,
+    window_ratio: float,
+    max_tries: int = 1,
+) -> DpPgPlan:
+    """DP-PG as printed: epsilon_j = epsilon, lambda = epsilon_j / (2 * paper's sensitivity).
+
+    Raises :class:`InvalidArgumentError` unless window_ratio < 1, which the paper's sensitivity needs.
+    """
+    check_epsilon(epsilon)
+    _check_shape(num_members, num_parameters, max_tries)
+    if not 0 < window_ratio < 1:
+        raise InvalidArgumentError(
+            f"the paper's sensitivity needs a window below the bandwidth: window_ratio < 1, got {window_ratio}"
+        )
+    multiplier = epsilon / (2 * paper_kde_sensitivity(num_members))
+    return DpPgPlan(
+        "paper", Unit.PARAMETER, num_members, num_parameters, grid_points, window_ratio, max_tries, 1,
+        float(epsilon), multiplier, 0.0,
+    )  # fmt: skip
+
+
+def plan_proven_dp_pg(
+    epsilon: float,
+    *,
+    delta: float,
+    unit: Unit | str,
+    num_members: int,
+    num_parameters: int,
+    grid_points: int,
+    window_ratio: float,
+    overlap: int | None = None,
+    max_tries: int = 1,
+) -> DpPgPlan:
+    """The largest epsilon per draw whose composition over everything that is released stays within budget.
+
+    Args:
+        epsilon, delta: the budget of the whole release for one ``unit``, all tries included.
+        overlap: for unit example, the largest number of members that one record was used in; M if None.
+
+    Raises:
+        InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
+    """
+    unit = Unit(unit)
+    check_epsilon(epsilon)
+    check_delta(delta)
+    _check_shape(num_members, num_parameters, max_tries)
+    share = num_members if overlap is None else overlap
+    if unit is Unit.EXAMPLE and not 1 <= share <= num_members:
+        raise InvalidArgumentError(f"the overlap must be between 1 and {num_members} members, got {share}")
+    per_unit = share if unit is Unit.EXAMPLE else 1
+    sensitivity = kde_sensitivity(num_members, window_ratio)
+
+    def plan(eta: float) -> DpPgPlan:
+        return DpPgPlan(
+            "proven", unit, num_members, num_parameters, grid_points, window_ratio, max_tries, per_unit,
+            eta, eta / (2 * sensitivity), float(delta),
+        )  # fmt: skip
+
+    low, high = 0.0, float(epsilon)
+    for _ in range(200):
+        middle = (low + high) / 2
+        if _within(plan(middle), epsilon, delta):
+            low = middle
+        else:
+            high = middle
+        if high - low <= 1e-12 * high:
+            break
+    if low == 0.0:
+        raise InvalidBudgetError(
+            f"epsilon {epsilon} is below what float32 rounding alone costs over {num_parameters} draws: "
+            "ask for a larger epsilon"
+        )
+    return plan(low)
+
+
+def bound_of(plan: DpPgPlan) -> Bound:
+    """(epsilon, delta) of a release by ``plan`` for its unit, implementation terms included.
+
+    Holds in proven mode only. Rounding enters the range of every draw. Sampling resolution enters it too
+    where it is a small relative error; otherwise its total variation, tau over all draws, turns
+    (epsilon, delta) into (epsilon, delta + (1 + e^epsilon) tau).
+    """
+    accuracy = plan.accuracy
+    count = plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters)
+    eta = plan.overlap * plan.epsilon_draw + accuracy.epsilon_shift
+    if math.isfinite(accuracy.resolution_epsilon):
+        return compose_bounded_range(eta + accuracy.resolution_epsilon, count, plan.delta)
+    # Half of delta for the composition, so that the sum can still meet what was asked for.
+    bound = compose_bounded_range(eta, count, plan.delta / 2)
+    extra = (1 + math.exp(min(bound.epsilon, 700))) * count * accuracy.resolution_tv
+    return Bound(bound.epsilon, min(1.0, bound.delta + extra), bound.accountant + ", sampling resolution in delta")
+
+
+def _within(plan: DpPgPlan, epsilon: float, delta: float) -> bool:
+    bound = bound_of(plan)
+    return bound.epsilon <= epsilon and bound.delta <= delta
+
+
+def dp_pg_guarantee(
+    plan: DpPgPlan,
+    *,
+    assumptions: tuple[Assumption, ...] = (),
+    reproducible: bool = False,
+    private_validation: bool = False,
+    bandwidth_source: str,
+    range_source: str,
+) -> Guarantee:
+    """The guarantee of a DP-PG release: the paper's number and ours, side by side.
+
+    Args:
+        plan: how it was drawn.
+        assumptions: what the caller knows about the members (initialisation, subsets, ...).
+        reproducible: the key came from a seed.
+        private_validation: the quality loop looked at private records.
+        bandwidth_source, range_source: for example "public: clip / 8" or "Silverman's rule on the members".
+    """
+    bound = bound_of(plan) if plan.mode == "proven" else None
+    reasons = _why_not(plan, reproducible, private_validation, bound)
+    return Guarantee(
+        mechanism=f"DP-PG, {plan.mode} mode: Gaussian KDE and exponential mechanism for each of "
+        f"{plan.num_parameters} parameters over {plan.num_members} members",
+        unit=plan.unit,
+        neighbouring=_NEIGHBOURING[plan.unit],
+        claimed=_claim(plan),
+        proven=None if reasons or bound is None else Proof(bound.epsilon, bound.delta, bound.accountant),
+        not_proven_because=" ".join(reasons) or None,
+        assumptions=assumptions,
+        implementation=_implementation(plan, bandwidth_source, range_source),
+        warnings=_warnings(plan, bound),
+        reproducible=reproducible,
+    )
+
+
+_NEIGHBOURING = {
+    Unit.PARAMETER: "two parameter collections that differ in one scalar of one member (the paper's Definition 3)",
+    Unit.MEMBER: "two collections of the same public size M in which one member is replaced",
+    Unit.EXAMPLE: "two data sets in which one record is replaced, the members' index sets being the same",
+}
+
+
+def _claim(plan: DpPgPlan) -> Claim:
+    # The paper reads its multiplier as epsilon_j M (M - 1) / 2; this is what it would claim for ours.
+    epsilon = plan.multiplier * 2 * paper_kde_sensitivity(plan.num_members)
+    return Claim(
+        epsilon=epsilon,
+        delta=0.0,
+        paper=PAPER,
+        equation="Corollary 1",
+        formula="max_j epsilon_j with P(r) ~ exp(epsilon_j u / (2 D)), D = 1 / (M (M - 1)); 'model privacy', "
+        "read by the paper as protection of training samples",
+    )
+
+
+def _why_not(plan: DpPgPlan, reproducible: bool, private_validation: bool, bound: Bound | None) -> list[str]:
+    reasons = []
+    if plan.mode == "paper":
+        factor = (plan.num_members - 1) * kde_peak(plan.window_ratio)
+        reasons.append(
+            "The range and the bandwidth are computed from the private members, so the grid itself depends on "
+            "them and no finite epsilon holds. Besides, the paper's sensitivity is too small "
+            f"by a factor of {factor:.3g} (true epsilon of one draw on a public grid: "
+            f"{plan.epsilon_draw * factor:.4g}), and its maximum over the parameters protects one scalar of one "
+            f"member, not a member (all {plan.num_parameters} parameters change) and not a training record."
+        )
+    if private_validation:
+        reasons.append(
+            "The quality loop accepted or rejected on private records without noise, which can reveal them."
+        )
+    if bound is not None and bound.delta >= 1:
+        reasons.append("Sampling resolution alone gives delta = 1 at this epsilon.")
+    if reproducible:
+        held = f" With a secret key, epsilon = {bound.epsilon:.4g} would hold." if bound and not reasons else ""
+        reasons.append(
+            f"The noise came from a seed, so it can be drawn again and subtracted: for experiments only.{held}"
+        )
+    return reasons
+
+
+def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) -> dict[str, float | int | str | None]:
+    accuracy = plan.accuracy
+    relative = math.isfinite(accuracy.resolution_epsilon)
+    return {
+        "members_M": plan.num_members,
+        "parameters_N": plan.num_parameters,
+        "grid_points_R": plan.grid_points,
+        "window_ratio": plan.window_ratio,
+        "w_max": kde_peak(plan.window_ratio),
+        "sensitivity": kde_sensitivity(plan.num_members, plan.window_ratio),
+        "paper_sensitivity": paper_kde_sensitivity(plan.num_members),
+        "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * kde_peak(plan.window_ratio),
+        "multiplier": plan.multiplier,
+        "epsilon_of_one_draw": plan.epsilon_draw,
+        "overlap_s": plan.overlap,
+        "tries_charged": plan.max_tries,
+        "score_swing_nats": plan.swing,
+        "log_grid_points": math.log(plan.grid_points),
+        "score_error": accuracy.score_error,
+        "score_error_epsilon_per_draw": accuracy.epsilon_shift,
+        "sampling_resolution_total_variation_per_draw": accuracy.resolution_tv,
+        "sampling_resolution_epsilon_per_draw": accuracy.resolution_epsilon if relative else None,
+        "sampling_resolution_is_in": "epsilon" if relative else "delta",
+        "bandwidth_source": bandwidth_source,
+        "range_source": range_source,
+        "random_bits": "ChaCha20, 64 bits per draw",
+    }
+
+
+def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
+    warnings = []
+    if plan.mode == "proven" and plan.near_uniform():
+        needed = math.ceil(2 * (math.log(plan.grid_points) + _ROOM) / plan.epsilon_draw)
+        warnings.append(
+            f"Near-uniform: the likeliest grid value can stand out by {plan.swing:.3g} nats against "
+            f"ln R = {math.log(plan.grid_points):.3g}, so the published parameters are mostly noise. About "
+            f"{needed} members would be needed at this budget, or fewer parameters, or a larger epsilon."
+        )
+    if plan.unit is Unit.PARAMETER:
+        warnings.append(
+            "The unit is one scalar of one member: this says nothing about a whole member or a training record."
+        )
+    if bound is not None and bound.epsilon > 10:
+        warnings.append(f"epsilon = {bound.epsilon:.4g} promises next to nothing.")
+    return tuple(warnings)
+
+
+def _check_members(num_members: int) -> None:
+    if num_members < 2:
+        raise TooFewMembersError(
+            f"a density estimate needs at least 2 members, got {num_members}: train or add more"
+        )
+
+
+def _check_shape(num_members: int, num_parameters: int, max_tries: int) -> None:
+    _check_members(num_members)
+    if num_parameters < 1:
+        raise InvalidArgumentError("the members have no floating-point parameters to publish")
+    if max_tries < 1:
+        raise InvalidArgumentError(f"max_tries must be 1 or more, got {max_tries}")

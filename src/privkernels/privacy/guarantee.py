@@ -1,0 +1,151 @@
+"""A privacy guarantee as a value: what a paper claims, what can be proven, for whom, and under what."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from privkernels.errors import CorruptFileError, InvalidArgumentError
+
+
+class Unit(StrEnum):
+    """Whose presence or value the guarantee hides."""
+
+    PARAMETER = "parameter"  # one scalar of one member
+    MEMBER = "member"  # one trained model, all of its parameters
+    EXAMPLE = "example"  # one training record, in every member that used it
+
+
+_UNIT_WORDS = {
+    Unit.PARAMETER: "one number of one member model (not a person's record)",
+    Unit.MEMBER: "one whole member model (not a person's record)",
+    Unit.EXAMPLE: "one training record",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper states. epsilon and delta as the paper means them; never printed without the proof."""
+
+    epsilon: float
+    delta: float
+    paper: str
+    equation: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """(epsilon, delta) that holds under the guarantee's assumptions, and the accountant that gave it."""
+
+    epsilon: float
+    delta: float
+    accountant: str
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One thing the proof needs. checked: True (the library saw that it holds), or None (nobody checked)."""
+
+    text: str
+    checked: bool | None = None
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """The privacy of one release.
+
+    Attributes:
+        mechanism: for example "DP-PG (proven mode)".
+        unit: whose data is hidden.
+        neighbouring: which pairs of inputs are compared.
+        claimed: the paper's statement, or None.
+        proven: what holds, or None; then ``not_proven_because`` says why.
+        assumptions: what the proof needs.
+        implementation: numbers that the implementation adds (score error, sampling resolution, ...).
+        warnings: what a reader must know before relying on the release.
+        reproducible: True when the noise came from a guessable seed.
+    """
+
+    mechanism: str
+    unit: Unit
+    neighbouring: str
+    claimed: Claim | None
+    proven: Proof | None
+    not_proven_because: str | None = None
+    assumptions: tuple[Assumption, ...] = ()
+    implementation: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    reproducible: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.proven is None) != bool(self.not_proven_because):
+            raise InvalidArgumentError("a guarantee has either a proof or the reason why there is none")
+        for value in (self.claimed, self.proven):
+            if value is not None and not (value.epsilon >= 0 and 0 <= value.delta <= 1):
+                raise InvalidArgumentError(
+                    f"epsilon must be 0 or more and delta in [0, 1], got {value.epsilon} and {value.delta}"
+                )
+        if self.proven is not None and not math.isfinite(self.proven.epsilon):
+            raise InvalidArgumentError("an infinite epsilon is no guarantee: give the reason instead of a proof")
+
+    @property
+    def summary(self) -> str:
+        """The guarantee in words for a reader who is not a specialist."""
+        parts = []
+        if self.claimed is not None:
+            parts.append(
+                f"The paper claims epsilon = {self.claimed.epsilon:.4g} ({self.claimed.paper}, "
+                f"{self.claimed.equation})."
+            )
+        if self.proven is None:
+            parts.append(f"Proven: nothing. {self.not_proven_because}")
+        else:
+            likelihood = f"{math.exp(min(self.proven.epsilon, 50)):.3g}"
+            delta = f" (up to {self.proven.delta:.2g} more in probability)" if self.proven.delta else ""
+            parts.append(
+                f"Proven: epsilon = {self.proven.epsilon:.4g}, delta = {self.proven.delta:.2g} for "
+                f"{_UNIT_WORDS[self.unit]}: whatever is concluded from the published model would have been "
+                f"at most {likelihood} times as likely or as unlikely had it been replaced by another{delta}."
+            )
+            if self.proven.epsilon > 10:
+                parts.append("An epsilon this large promises next to nothing.")
+        return " ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        value = asdict(self)
+        value["unit"] = str(self.unit)
+        value["assumptions"] = [asdict(assumption) for assumption in self.assumptions]
+        value["implementation"] = dict(self.implementation)
+        value["warnings"] = list(self.warnings)
+        value["summary"] = self.summary
+        return value
+
+    def to_json(self) -> str:
+        """JSON text; goes into the metadata of a released safetensors file."""
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Guarantee:
+        """Inverse of :meth:`to_dict`; raises :class:`CorruptFileError` on anything else."""
+        try:
+            claimed, proven = value["claimed"], value["proven"]
+            return cls(
+                mechanism=str(value["mechanism"]),
+                unit=Unit(value["unit"]),
+                neighbouring=str(value["neighbouring"]),
+                claimed=None if claimed is None else Claim(**claimed),
+                proven=None if proven is None else Proof(**proven),
+                not_proven_because=value["not_proven_because"],
+                assumptions=tuple(Assumption(**item) for item in value["assumptions"]),
+                implementation=dict(value["implementation"]),
+                warnings=tuple(str(item) for item in value["warnings"]),
+                reproducible=bool(value["reproducible"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFileError(f"this is not a guarantee as privkernels writes it: {error!r}") from error
