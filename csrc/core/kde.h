@@ -12,9 +12,15 @@
 namespace privkernels {
 
 constexpr int kSeriesDegree = 5;
-constexpr float kSeriesLimit = 1.0f;     // largest window_ratio for the series
-constexpr float kLargestSquare = 120.0f;  // beyond it the kernel is below 2^-100; keeps 0 * inf away
+constexpr float kSeriesLimit = 1.0f;             // largest window_ratio for the series
+constexpr float kLargestSquare = 120.0f;         // beyond it the kernel is below 2^-100; keeps 0 * inf away
 constexpr float kLargestFloat = 3.40282347e38f;  // FLT_MAX
+// Between these bandwidths neither kBaseTwo / b nor (r - theta) * kBaseTwo / b loses accuracy: the quotient is a
+// normal float, and where r - theta overflows to infinity K is zero to float accuracy for every window allowed.
+constexpr float kSmallestBandwidth = 1.17549435e-38f;  // FLT_MIN
+constexpr float kLargestBandwidth = 1.26765060e30f;    // 2^100
+constexpr double kSmallestWindow = 1e-6;
+constexpr double kLargestWindow = 1e6;
 constexpr int kMemberBlock = 8;  // members are summed in blocks, which bounds the rounding error of the sum
 
 // The kernel for one window_ratio. With x = t * sqrt(log2(e) / 2), the Gaussian is 2^(-x^2).
@@ -111,7 +117,8 @@ static inline KdeKernel make_kde_kernel(double window_ratio) {
       integral += term / (2 * k + 2 * m + 1);
       term *= -h * h / (2.0 * (m + 1));
     }
-    if (k == 0) first = integral;
+    if (k == 0)
+      first = integral;
     else {
       factor *= h * h / ((2.0 * k) * (2.0 * k - 1)) / (kBaseTwo * kBaseTwo);
       kernel.series[k - 1] = static_cast<float>(factor * integral / first);

@@ -1,9 +1,8 @@
 // kde_em for one instruction set. This file is compiled once for each, in a namespace of its own
 // (PK_ISA), with PK_LANES floats to a vector. No standard library here: see core/platform.h.
-#include "kde_em_variant.h"
-
 #include "core/chacha20.h"
 #include "core/kde.h"
+#include "kde_em_variant.h"
 
 namespace privkernels {
 namespace PK_ISA {
@@ -48,11 +47,11 @@ bool read_tile(Tile& tile, KdeEmFailure& failure) {
   const FloatLanes bandwidth = gather(args.bandwidth, args.bandwidth_stride, tile.first, tile.count);
   const FloatLanes range = tile.hi - tile.lo;
   tile.step = range / static_cast<float>(args.grid_points - 1);
-  tile.inverse = smaller(constant<FloatLanes>(static_cast<float>(kBaseTwo)) / bandwidth,
-                         constant<FloatLanes>(kLargestFloat));
+  tile.inverse = static_cast<float>(kBaseTwo) / bandwidth;
   for (int lane = 0; lane < tile.count; ++lane) {
-    const bool usable = range[lane] >= 0.0f && range[lane] <= kLargestFloat && magnitude(tile.lo[lane]) <= kLargestFloat &&
-                        bandwidth[lane] > 0.0f && bandwidth[lane] <= kLargestFloat;
+    const bool usable = range[lane] >= 0.0f && range[lane] <= kLargestFloat &&
+                        magnitude(tile.lo[lane]) <= kLargestFloat && bandwidth[lane] >= kSmallestBandwidth &&
+                        bandwidth[lane] <= kLargestBandwidth;
     if (!usable) {
       failure = {tile.first + lane, -1};
       break;

@@ -37,8 +37,9 @@ Status kde_em_cpu(const KdeEmArgs& args, int threads) {
   const size_t scratch_size = static_cast<size_t>((args.num_members + args.grid_points) * kMaxLanes);
   const int workers = static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks));
   std::vector<std::vector<float>> scratch;
-  std::vector<KdeEmFailure> failures(static_cast<size_t>(workers));
+  std::vector<KdeEmFailure> failures;
   try {
+    failures.resize(static_cast<size_t>(workers));
     scratch.assign(static_cast<size_t>(workers), std::vector<float>(scratch_size));
   } catch (const std::bad_alloc&) {
     return {StatusCode::kInvalidArgument, -1, -1, "kde_em has no memory for its scratch space"};

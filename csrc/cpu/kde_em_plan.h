@@ -12,7 +12,9 @@ static inline Status check_kde_em(const KdeEmArgs& args) {
   if (args.num_members < 2) return invalid("kde_em needs at least 2 members");
   if (args.num_elements < 0) return invalid("kde_em needs a size of 0 or more");
   if (args.grid_points < 2 || args.grid_points > 65536) return invalid("kde_em needs 2 to 65536 grid points");
-  if (!(args.window_ratio > 0 && args.window_ratio <= 1e6)) return invalid("kde_em needs a window_ratio in (0, 1e6]");
+  if (!(args.window_ratio >= kSmallestWindow && args.window_ratio <= kLargestWindow)) {
+    return invalid("kde_em needs a window_ratio in [1e-6, 1e6]");
+  }
   if (!(args.multiplier >= 0 && args.multiplier <= 1e30)) return invalid("kde_em needs a multiplier in [0, 1e30]");
   return {};
 }

@@ -20,7 +20,7 @@ struct KdeEmFailure {
   int64_t member = -1;
 };
 
-// Elements [begin, end). scratch: float [(M + R) * kMaxLanes], 64-byte aligned.
+// Elements [begin, end). scratch: float [(M + R) * kMaxLanes], of any alignment.
 using KdeEmRange = void (*)(const KdeEmArgs&, const KdeEmPlan&, int64_t begin, int64_t end, float* scratch,
                             KdeEmFailure&);
 

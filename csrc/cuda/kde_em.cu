@@ -27,14 +27,14 @@ __device__ DeviceInputs read_inputs(const KdeEmArgs& args, int64_t element) {
   const float bandwidth = args.bandwidth[element * args.bandwidth_stride];
   const float range = in.hi - in.lo;
   in.step = range / static_cast<float>(args.grid_points - 1);
-  in.inverse = smaller(static_cast<float>(kBaseTwo) / bandwidth, kLargestFloat);
-  in.usable = range >= 0.0f && range <= kLargestFloat && magnitude(in.lo) <= kLargestFloat && bandwidth > 0.0f &&
-              bandwidth <= kLargestFloat;
+  in.inverse = static_cast<float>(kBaseTwo) / bandwidth;
+  in.usable = range >= 0.0f && range <= kLargestFloat && magnitude(in.lo) <= kLargestFloat &&
+              bandwidth >= kSmallestBandwidth && bandwidth <= kLargestBandwidth;
   return in;
 }
 
-__device__ float score(const KdeEmArgs& args, const KdeEmPlan& plan, const DeviceInputs& in, int64_t element,
-                       int64_t k, bool& finite) {
+__device__ float score(const KdeEmArgs& args, const KdeEmPlan& plan, const DeviceInputs& in, int64_t element, int64_t k,
+                       bool& finite) {
   const float r = grid_point(in.lo, in.hi, in.step, k);
   float total = 0.0f;
   for (int64_t begin = 0; begin < args.num_members; begin += kMemberBlock) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
@@ -53,11 +54,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, public: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place on success, remove it on error.
 
     The file is synchronised to disk before the rename, so after a crash ``path`` is either
-    absent, the old file, or the whole new one.
+    absent, the old file, or the whole new one. Only its owner may read it, unless it is ``public``:
+    most of what this library writes is private (members, keys, reports).
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}{PARTIAL_MARK}{uuid.uuid4().hex}")
@@ -65,6 +67,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
+            partial.chmod(_public_mode() if public else 0o600)
             _sync(partial)
             os.replace(partial, path)
             _sync(path.parent)
@@ -76,23 +79,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block ends without an error.
 
-    Raises :class:`OutputExistsError` if ``path`` exists and is not empty, unless ``replace``.
-    A folder that a killed process left behind is removed first.
+    Raises :class:`OutputExistsError` if ``path`` is a file, or exists and is not empty, unless
+    ``replace``. A folder that a killed process left behind is removed first; one that it was about
+    to replace is put back.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())) and not replace:
-        raise OutputExistsError(
-            f"{path} already exists and is not empty: choose another folder, or ask to replace it"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}{PARTIAL_MARK}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{uuid.uuid4().hex}")
+    mark = glob.escape(f".{path.name}{PARTIAL_MARK}")
+    for old in path.parent.glob(f"{mark}old-*"):
+        if not path.exists():
+            os.replace(old, path)
+    check_output_folder(path, replace=replace)
+    for stale in path.parent.glob(f"{mark}*"):
+        if not _in_use(stale.name.split(PARTIAL_MARK)[-1]):
+            shutil.rmtree(stale, ignore_errors=True)
+    partial = path.with_name(f".{path.name}{PARTIAL_MARK}{os.getpid()}-{uuid.uuid4().hex}")
     with disk_errors(path):
         try:
             partial.mkdir()
             yield partial
-            for file in partial.rglob("*"):
+            for file in [partial, *partial.rglob("*")]:
                 _sync(file)
             if path.exists():
                 # rename() cannot replace a folder that is not empty, so the old one steps aside.
@@ -107,6 +112,43 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_output_folder(path: str | os.PathLike[str], *, replace: bool = False) -> None:
+    """See before the work that :func:`atomic_folder` will be able to write ``path``; errors as there."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(f"{path} is a file, not a folder: choose another folder")
+    if path.exists() and any(path.iterdir()) and not replace:
+        raise OutputExistsError(f"{path} already exists and is not empty: choose another folder, or ask to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_output_file(path: str | os.PathLike[str]) -> None:
+    """See before the work that :func:`atomic_path` will be able to write ``path``."""
+    if Path(path).is_dir():
+        raise OutputExistsError(f"{path} is a folder, not a file: choose another name")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _in_use(suffix: str) -> bool:
+    """Whether the process that a folder's name carries still runs: then it is no leftover."""
+    number = suffix.split("-")[0]
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it runs, under another user
+    return True
+
+
+def _public_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -115,15 +157,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, public: bool = False) -> None:
     """Write ``text`` (UTF-8) atomically."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, public=public) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, *, public: bool = False) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, sort_keys=True) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, sort_keys=True) + "\n", public=public)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -141,10 +183,12 @@ def write_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] | None = None,
+    *,
+    public: bool = False,
 ) -> None:
     """Write named tensors atomically. Shared or strided tensors are copied first."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with atomic_path(path) as partial:
+    with atomic_path(path, public=public) as partial:
         save_file(plain, partial, metadata=dict(metadata) if metadata else None)
 
 
@@ -170,13 +214,12 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except SafetensorError as error:
-        raise CorruptFileError(
-            f"{path} is not a whole safetensors file ({error}): copy or create it again"
-        ) from error
+        raise CorruptFileError(f"{path} is not a whole safetensors file ({error}): copy or create it again") from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read all tensors and the metadata of a safetensors file."""
     with open_safetensors(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        names = file.keys()  # safe_open is no dict: it does not iterate
+        tensors = {name: file.get_tensor(name) for name in names}
         return tensors, dict(file.metadata() or {})

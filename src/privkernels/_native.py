@@ -65,7 +65,8 @@ def raise_for_status(status: tuple[int, int, int, str], what: str) -> None:
         )
     if code == _INVALID_PARAMETER:
         raise InvalidArgumentError(
-            f"{what}: lo, hi and bandwidth of element {element} must be finite, with lo <= hi and bandwidth > 0"
+            f"{what}: lo, hi and bandwidth of element {element} must be finite, with lo <= hi and bandwidth "
+            "in [2**-126, 2**100]"
         )
     if code == _CUDA_ERROR:
         raise PrivkernelsError(f"{what}: CUDA failed: {message}")

@@ -11,14 +11,16 @@
 //
 // Sizes      2 <= M; N >= 0 (N = 0 does nothing); 2 <= R <= 65536.
 // Finite     every theta must be finite, else kNonFinite names the first element in order (and its
-//            first member). lo <= hi, hi - lo finite, b > 0 finite, else kInvalidParameter. lo = hi is
-//            allowed: the value is then lo. On an error the outputs are unspecified.
+//            first member). lo <= hi, hi - lo finite, 2^-126 <= b <= 2^100, else kInvalidParameter. lo = hi
+//            is allowed: the value is then lo. On an error the outputs are unspecified.
 // Randomness 64 bits of ChaCha20(key; block (first_element + j) / 8, attempt, kPurposeKdeEm) per element
 //            (csrc/core/chacha20.h). The draw depends on (key, first_element + j, attempt) and on element
 //            j's inputs alone: not on threads, chunks, strides or instruction set. All paths, CUDA
-//            included, execute the same IEEE operations in the same order and agree bit for bit.
+//            included, execute the same IEEE operations in the same order and agree bit for bit, in the
+//            default floating-point environment (round to nearest, denormals kept).
 // Accuracy   With u = 2^-24 and B = multiplier * w_max: the score of a grid point is within
-//                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 above,
+//                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 + window_ratio above
+//            (an edge of the window lies window_ratio / 2 bandwidths away, and is rounded as such),
 //            of Eq. 3 for the released float r_k, and the exponent adds at most (3 B + 4) u to the log of
 //            a weight. The range of the privacy loss compares four weights (two grid points, two
 //            neighbouring data sets), so the epsilon of a draw grows by at most
@@ -31,7 +33,8 @@
 // Time       Depends on M, N and R alone, but for the search of the drawn point, which ends early.
 //
 // Source departures: the window is given relative to the bandwidth, so that w_max, and with it the
-// sensitivity, is the same for every element; the paper leaves its grid and its truncation open.
+// sensitivity, is the same for every element; the paper cuts the grid to [MIN, MAX] of the members with a fixed
+// spacing, here its ends and its number of points R are given.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +54,7 @@ struct KdeEmArgs {
   int64_t hi_stride;
   const float* bandwidth;  // as lo
   int64_t bandwidth_stride;
-  double window_ratio;     // d / b, in (0, 1e6]
+  double window_ratio;     // d / b, in [1e-6, 1e6]
   int64_t grid_points;     // R
   double multiplier;       // lambda of u, >= 0 and finite
   uint32_t key[8];         // derived from the release's label

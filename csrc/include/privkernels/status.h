@@ -7,10 +7,10 @@ namespace privkernels {
 
 enum class StatusCode : int32_t {
   kOk = 0,
-  kInvalidArgument = 1,  // `message` says which
-  kNonFinite = 2,        // NaN or infinity in member `member`, element `element`
+  kInvalidArgument = 1,   // `message` says which
+  kNonFinite = 2,         // NaN or infinity in member `member`, element `element`
   kInvalidParameter = 3,  // lo, hi or bandwidth of element `element` is not usable
-  kCudaError = 4,        // `message` is the CUDA runtime's
+  kCudaError = 4,         // `message` is the CUDA runtime's
 };
 
 struct Status {

@@ -1,0 +1,213 @@
+// Runs kde_em for every instruction set of this machine on buffers of the exact size, misaligned and
+// strided, so that the sanitizers it is built with (PRIVKERNELS_SANITIZE) see any access outside them,
+// and compares every bit with the arithmetic of core/ on single floats.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "core/chacha20.h"
+#include "core/kde.h"
+#include "cpu/isa.h"
+#include "cpu/kde_em_plan.h"
+
+namespace privkernels {
+namespace {
+
+int failures = 0;
+
+void expect(bool condition, const char* what, const char* where) {
+  if (condition) return;
+  ++failures;
+  std::printf("FAILED: %s (%s)\n", what, where);
+}
+
+struct Shape {
+  int64_t num_members, num_elements, grid_points;
+  double window_ratio;
+  float scale;
+  int64_t stride;
+};
+
+// Floats at an address that is no multiple of four, in a block that ends with the last one.
+class Misaligned {
+ public:
+  explicit Misaligned(int64_t size) : bytes_(new unsigned char[static_cast<size_t>(size) * sizeof(float) + 1]) {}
+  const float* data() const { return reinterpret_cast<const float*>(bytes_.get() + 1); }
+  void set(int64_t at, float value) { std::memcpy(bytes_.get() + 1 + at * 4, &value, sizeof value); }
+
+ private:
+  std::unique_ptr<unsigned char[]> bytes_;
+};
+
+struct Problem {
+  explicit Problem(const Shape& shape) : shape(shape) {
+    std::mt19937 random(static_cast<unsigned>(shape.num_members * 1000 + shape.num_elements));
+    std::normal_distribution<float> normal;
+    const int64_t room = (shape.num_elements - 1) * shape.stride + 1;
+    for (int64_t i = 0; i < shape.num_members; ++i) {
+      rows.emplace_back(room);
+      for (int64_t j = 0; j < room; ++j) rows.back().set(j, normal(random) * shape.scale * (i == 0 ? 1000.0f : 1.0f));
+      members.push_back(rows.back().data());
+      strides.push_back(shape.stride);
+    }
+    for (int64_t j = 0; j < shape.num_elements; ++j) {
+      lo.push_back(-shape.scale * (1.0f + static_cast<float>(j % 3)));
+      hi.push_back(shape.scale * (1.0f + static_cast<float>(j % 5)));
+    }
+    bandwidth = smaller(larger(shape.scale * 0.2f, kSmallestBandwidth), kLargestBandwidth);
+    args.members = members.data(), args.member_strides = strides.data();
+    args.num_members = shape.num_members, args.num_elements = shape.num_elements;
+    args.lo = lo.data(), args.lo_stride = 1;
+    args.hi = hi.data(), args.hi_stride = 1;
+    args.bandwidth = &bandwidth, args.bandwidth_stride = 0;
+    args.window_ratio = shape.window_ratio;
+    args.grid_points = shape.grid_points;
+    args.multiplier = static_cast<double>(shape.num_members);
+    for (uint32_t i = 0; i < 8; ++i) args.key[i] = 0x9e3779b9u * (i + 1);
+    args.first_element = 3;
+  }
+
+  Shape shape;
+  std::vector<Misaligned> rows;
+  std::vector<const float*> members;
+  std::vector<int64_t> strides;
+  std::vector<float> lo, hi;
+  float bandwidth;
+  KdeEmArgs args{};
+};
+
+struct Output {
+  explicit Output(const Shape& shape)
+      : value(static_cast<size_t>(shape.num_elements)),
+        index(static_cast<size_t>(shape.num_elements)),
+        scores(static_cast<size_t>(shape.num_elements * shape.grid_points)) {}
+  void attach(KdeEmArgs& args) { args.value = value.data(), args.index = index.data(), args.scores = scores.data(); }
+  bool same_bits(const Output& other) const {
+    return std::memcmp(value.data(), other.value.data(), value.size() * 4) == 0 && index == other.index &&
+           std::memcmp(scores.data(), other.scores.data(), scores.size() * 4) == 0;
+  }
+  std::vector<float> value;
+  std::vector<int32_t> index;
+  std::vector<float> scores;
+};
+
+// One element at a time, from the templates of core/ with F = float.
+void plain(const Problem& problem, Output& out) {
+  const KdeEmArgs& args = problem.args;
+  const KdeEmPlan plan = plan_kde_em(args);
+  for (int64_t j = 0; j < args.num_elements; ++j) {
+    const float lo = args.lo[j], hi = args.hi[j];
+    const float step = (hi - lo) / static_cast<float>(args.grid_points - 1);
+    const float inverse = static_cast<float>(kBaseTwo) / problem.bandwidth;
+    std::vector<float> totals;
+    float best = 0;
+    for (int64_t k = 0; k < args.grid_points; ++k) {
+      float total = 0;
+      for (int64_t begin = 0; begin < args.num_members; begin += kMemberBlock) {
+        float block = 0;
+        for (int64_t i = begin; i < begin + kMemberBlock && i < args.num_members; ++i) {
+          float theta;
+          std::memcpy(&theta, args.members[i] + j * args.member_strides[i], sizeof theta);
+          const float x = (grid_point(lo, hi, step, k) - theta) * inverse;
+          block += plan.kernel.use_series ? kde_kernel_series(x, plan.kernel) : kde_kernel_wide(x, plan.kernel);
+        }
+        total += block;
+      }
+      totals.push_back(total);
+      best = larger(best, total);
+      out.scores[static_cast<size_t>(j * args.grid_points + k)] = total * plan.score_scale;
+    }
+    std::vector<uint64_t> cumulative;
+    uint64_t sum = 0;
+    for (const float total : totals) {
+      const float weight = exp2_nonpositive(larger((total - best) * plan.exponent_scale, -125.0f));
+      cumulative.push_back(sum += integer_weight(weight, plan.two_to_bits));
+    }
+    const uint64_t element = args.first_element + static_cast<uint64_t>(j);
+    uint32_t words[16];
+    addressed_block(args.key, element / 8, args.attempt, kPurposeKdeEm, words);
+    const uint64_t target = scale_to(element_bits(words, element), sum);
+    int64_t k = 0;
+    while (cumulative[static_cast<size_t>(k)] <= target) ++k;
+    out.index[static_cast<size_t>(j)] = static_cast<int32_t>(k);
+    out.value[static_cast<size_t>(j)] = grid_point(lo, hi, step, k);
+  }
+}
+
+KdeEmRange range_of(Isa isa) {
+#if defined(PRIVKERNELS_X86)
+  if (isa == Isa::kAvx2) return avx2::kde_em_range;
+  if (isa == Isa::kAvx512) return avx512::kde_em_range;
+#endif
+  (void)isa;
+  return base::kde_em_range;
+}
+
+void check_bits(const Shape& shape) {
+  char where[128];
+  std::snprintf(where, sizeof where, "M=%lld N=%lld R=%lld window=%g scale=%g stride=%lld",
+                static_cast<long long>(shape.num_members), static_cast<long long>(shape.num_elements),
+                static_cast<long long>(shape.grid_points), shape.window_ratio, static_cast<double>(shape.scale),
+                static_cast<long long>(shape.stride));
+  Problem problem(shape);
+  Output expected(shape);
+  plain(problem, expected);
+  const KdeEmPlan plan = plan_kde_em(problem.args);
+  for (int i = 0; i < kIsaCount; ++i) {
+    if (!isa_supported(static_cast<Isa>(i))) continue;
+    Output got(shape);
+    got.attach(problem.args);
+    std::vector<float> scratch(static_cast<size_t>((shape.num_members + shape.grid_points) * kMaxLanes));
+    KdeEmFailure failure;
+    range_of(static_cast<Isa>(i))(problem.args, plan, 0, shape.num_elements, scratch.data(), failure);
+    expect(failure.element < 0, "no failure is reported", where);
+    expect(got.same_bits(expected), isa_name(static_cast<Isa>(i)), where);
+  }
+  for (const int threads : {1, 3}) {
+    Output got(shape);
+    got.attach(problem.args);
+    expect(kde_em_cpu(problem.args, threads).code == StatusCode::kOk, "kde_em_cpu succeeds", where);
+    expect(got.same_bits(expected), "kde_em_cpu gives the same bits", where);
+  }
+}
+
+void check_failures() {
+  const Shape shape{5, 3001, 4, 1.0, 0.3f, 2};
+  Problem problem(shape);
+  Output out(shape);
+  out.attach(problem.args);
+  problem.rows[3].set(2000 * 2, std::numeric_limits<float>::quiet_NaN());
+  problem.rows[4].set(2500 * 2, std::numeric_limits<float>::infinity());
+  for (const int threads : {1, 2, 3}) {
+    const Status status = kde_em_cpu(problem.args, threads);
+    expect(status.code == StatusCode::kNonFinite && status.member == 3 && status.element == 2000,
+           "the first value that is not finite is named", "check_failures");
+  }
+  problem.hi[1500] = problem.lo[1500] - 1.0f;
+  const Status status = kde_em_cpu(problem.args, 2);
+  expect(status.code == StatusCode::kInvalidParameter && status.element == 1500, "the bad range is named",
+         "check_failures");
+}
+
+}  // namespace
+}  // namespace privkernels
+
+int main() {
+  using privkernels::check_bits;
+  for (const double window_ratio : {1e-6, 0.5, 1.0, 1.5, 100.0, 1e6}) {
+    for (const int64_t num_elements : {1, 4, 15, 17, 40}) check_bits({9, num_elements, 33, window_ratio, 0.3f, 1});
+  }
+  check_bits({2, 1025, 2, 1.0, 0.3f, 3});
+  check_bits({8, 33, 5, 1.0, 1e-38f, 1});
+  check_bits({50, 20, 257, 2.0, 1e20f, 2});
+  check_bits({3, 16, 1000, 1.0, 1e34f, 1});
+  check_bits({200, 7, 64, 0.1, 1.0f, 1});
+  privkernels::check_failures();
+  std::printf("%s: %d failed\n", privkernels::failures == 0 ? "passed" : "FAILED", privkernels::failures);
+  return privkernels::failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

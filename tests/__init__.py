@@ -1,0 +1,1 @@
+"""Tests of privkernels; the folders mirror the package."""

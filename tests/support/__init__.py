@@ -1,0 +1,1 @@
+"""Second implementations that the tests compare the package with."""
