@@ -77,5 +77,7 @@ def compose_bounded_range(eta: float, count: int, delta: float) -> Bound:
     if basic <= concentrated:
         return Bound(basic, 0.0, f"basic composition of {count} draws of epsilon {eta:.4g}")
     return Bound(
-        concentrated, delta, f"zCDP, rho = {rho:.4g} ({count} bounded-range draws, range {eta:.4g}, eta^2/8 each)"
+        concentrated,
+        delta,
+        f"zCDP, rho = {rho:.4g} ({count} bounded-range draws, range {eta:.4g}, eta^2/8 each)",
     )

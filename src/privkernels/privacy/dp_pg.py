@@ -162,6 +162,8 @@ def plan_proven_dp_pg(
             high = middle
         if high - low <= 1e-12 * high:
             break
+    if low == 0.0 and _within(plan(0.0), epsilon, delta):
+        raise InvalidBudgetError(f"epsilon {epsilon} with delta {delta} is beyond what can be computed: ask for less")
     if low == 0.0:
         raise InvalidBudgetError(
             f"epsilon {epsilon} is below what float32 rounding alone costs over {num_parameters} draws: "
@@ -179,7 +181,9 @@ def bound_of(plan: DpPgPlan) -> Bound:
     """
     accuracy = plan.accuracy
     count = plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters)
-    eta = plan.overlap * plan.epsilon_draw + accuracy.epsilon_shift
+    # From the multiplier that is drawn with, not from what the plan says it is worth.
+    range_of_one = 2 * plan.multiplier * kde_sensitivity(plan.num_members, plan.window_ratio)
+    eta = plan.overlap * range_of_one + accuracy.epsilon_shift
     if math.isfinite(accuracy.resolution_epsilon):
         return compose_bounded_range(eta + accuracy.resolution_epsilon, count, plan.delta)
     # Half of delta for the composition, so that the sum can still meet what was asked for.
@@ -199,6 +203,8 @@ def dp_pg_guarantee(
     assumptions: tuple[Assumption, ...] = (),
     reproducible: bool = False,
     private_validation: bool = False,
+    unprotected_tensors: tuple[str, ...] = (),
+    grid_is_public: bool,
     bandwidth_source: str,
     range_source: str,
 ) -> Guarantee:
@@ -209,10 +215,12 @@ def dp_pg_guarantee(
         assumptions: what the caller knows about the members (initialisation, subsets, ...).
         reproducible: the key came from a seed.
         private_validation: the quality loop looked at private records.
+        unprotected_tensors: names of tensors that are published as they are and may depend on the records.
+        grid_is_public: whether range and bandwidth are the same whatever the members are.
         bandwidth_source, range_source: for example "public: clip / 8" or "Silverman's rule on the members".
     """
     bound = bound_of(plan) if plan.mode == "proven" else None
-    reasons = _why_not(plan, reproducible, private_validation, bound)
+    reasons = _why_not(plan, reproducible, private_validation, unprotected_tensors, grid_is_public, bound)
     return Guarantee(
         mechanism=f"DP-PG, {plan.mode} mode: Gaussian KDE and exponential mechanism for each of "
         f"{plan.num_parameters} parameters over {plan.num_members} members",
@@ -229,13 +237,16 @@ def dp_pg_guarantee(
 
 
 _NEIGHBOURING = {
-    Unit.PARAMETER: "two parameter collections that differ in one scalar of one member (the paper's Definition 3)",
-    Unit.MEMBER: "two collections of the same public size M in which one member is replaced",
+    Unit.PARAMETER: "two collections in which one scalar of one member is replaced by another finite one (the slices "
+    "of the paper's Definition 3, which removes it instead)",
+    Unit.MEMBER: "two collections of the same public size M in which one member is replaced by another finite one",
     Unit.EXAMPLE: "two data sets in which one record is replaced, the members' index sets being the same",
 }
 
 
-def _claim(plan: DpPgPlan) -> Claim:
+def _claim(plan: DpPgPlan) -> Claim | None:
+    if plan.window_ratio >= 1:
+        return None  # Corollary 1 needs a window below the bandwidth
     # The paper reads its multiplier as epsilon_j M (M - 1) / 2; this is what it would claim for ours.
     epsilon = plan.multiplier * 2 * paper_kde_sensitivity(plan.num_members)
     return Claim(
@@ -248,21 +259,37 @@ def _claim(plan: DpPgPlan) -> Claim:
     )
 
 
-def _why_not(plan: DpPgPlan, reproducible: bool, private_validation: bool, bound: Bound | None) -> list[str]:
+def _why_not(
+    plan: DpPgPlan,
+    reproducible: bool,
+    private_validation: bool,
+    tensors: tuple[str, ...],
+    public: bool,
+    bound: Bound | None,
+) -> list[str]:
     reasons = []
     if plan.mode == "paper":
         factor = (plan.num_members - 1) * kde_peak(plan.window_ratio)
+        # With very few members the paper's bound happens to be the larger one.
+        too_small = (
+            f"the paper's sensitivity is too small by a factor of {factor:.3g} (true epsilon of one draw on a public "
+            f"grid: {plan.epsilon_draw * factor:.4g}), and "
+        )
         reasons.append(
-            "The range and the bandwidth are computed from the private members, so the grid itself depends on "
-            "them and no finite epsilon holds. Besides, the paper's sensitivity is too small "
-            f"by a factor of {factor:.3g} (true epsilon of one draw on a public grid: "
-            f"{plan.epsilon_draw * factor:.4g}), and its maximum over the parameters protects one scalar of one "
-            f"member, not a member (all {plan.num_parameters} parameters change) and not a training record."
+            "The range and the bandwidth are computed from the private members, so the grid itself depends on them and "
+            f"no finite epsilon holds. Besides, {too_small if factor > 1 else ''}the maximum over the parameters, "
+            "which the paper takes for the release, protects one scalar of one member, not a member "
+            f"(all {plan.num_parameters} parameters change) and not a training record."
+        )
+    elif not public:
+        reasons.append("The range or the bandwidth depends on the private members, so no finite epsilon holds.")
+    if tensors:
+        reasons.append(
+            f"Tensors that are published as they are may depend on the records ({', '.join(tensors)}); declare them "
+            "public if they do not."
         )
     if private_validation:
-        reasons.append(
-            "The quality loop accepted or rejected on private records without noise, which can reveal them."
-        )
+        reasons.append("The quality loop accepted or rejected on private records without noise, which can reveal them.")
     if bound is not None and bound.delta >= 1:
         reasons.append("Sampling resolution alone gives delta = 1 at this epsilon.")
     if reproducible:
@@ -287,7 +314,7 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
         "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * kde_peak(plan.window_ratio),
         "multiplier": plan.multiplier,
         "epsilon_of_one_draw": plan.epsilon_draw,
-        "overlap_s": plan.overlap,
+        "overlap_s": plan.overlap if plan.unit is Unit.EXAMPLE else None,
         "tries_charged": plan.max_tries,
         "score_swing_nats": plan.swing,
         "log_grid_points": math.log(plan.grid_points),
@@ -305,11 +332,12 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
 def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
     warnings = []
     if plan.mode == "proven" and plan.near_uniform():
-        needed = math.ceil(2 * (math.log(plan.grid_points) + _ROOM) / plan.epsilon_draw)
+        needed = math.ceil(2 * (math.log(plan.grid_points) + _ROOM) / (plan.overlap * plan.epsilon_draw))
+        members = "members" if plan.unit is not Unit.EXAMPLE else "members that share no record"
         warnings.append(
             f"Near-uniform: the likeliest grid value can stand out by {plan.swing:.3g} nats against "
-            f"ln R = {math.log(plan.grid_points):.3g}, so the published parameters are mostly noise. About "
-            f"{needed} members would be needed at this budget, or fewer parameters, or a larger epsilon."
+            f"ln R = {math.log(plan.grid_points):.3g}, so the published parameters are mostly noise. It would take "
+            f"about {needed} {members} at this budget, or fewer parameters, or a larger epsilon."
         )
     if plan.unit is Unit.PARAMETER:
         warnings.append(
@@ -322,9 +350,7 @@ def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
 
 def _check_members(num_members: int) -> None:
     if num_members < 2:
-        raise TooFewMembersError(
-            f"a density estimate needs at least 2 members, got {num_members}: train or add more"
-        )
+        raise TooFewMembersError(f"a density estimate needs at least 2 members, got {num_members}: train or add more")
 
 
 def _check_shape(num_members: int, num_parameters: int, max_tries: int) -> None:

@@ -20,6 +20,17 @@ class Unit(StrEnum):
     EXAMPLE = "example"  # one training record, in every member that used it
 
 
+def round_up(number: float, digits: int = 4) -> float:
+    """The smallest number with this many significant digits that is not below ``number``."""
+    if number == 0 or not math.isfinite(number):
+        return number
+    shown = float(f"{number:.{digits - 1}e}")
+    if shown >= number:
+        return shown
+    exponent = math.floor(math.log10(abs(number)))
+    return float(f"{shown + 10.0 ** (exponent - digits + 1):.{digits - 1}e}")
+
+
 _UNIT_WORDS = {
     Unit.PARAMETER: "one number of one member model (not a person's record)",
     Unit.MEMBER: "one whole member model (not a person's record)",
@@ -105,10 +116,11 @@ class Guarantee:
         if self.proven is None:
             parts.append(f"Proven: nothing. {self.not_proven_because}")
         else:
-            likelihood = f"{math.exp(min(self.proven.epsilon, 50)):.3g}"
-            delta = f" (up to {self.proven.delta:.2g} more in probability)" if self.proven.delta else ""
+            epsilon, delta_shown = round_up(self.proven.epsilon), round_up(self.proven.delta)
+            likelihood = f"{round_up(math.exp(epsilon), 3):.3g}" if epsilon <= 50 else f"e^{epsilon:.4g}"
+            delta = f" (up to {delta_shown:.4g} more in probability)" if self.proven.delta else ""
             parts.append(
-                f"Proven: epsilon = {self.proven.epsilon:.4g}, delta = {self.proven.delta:.2g} for "
+                f"Proven: epsilon = {epsilon:.4g}, delta = {delta_shown:.4g} for "
                 f"{_UNIT_WORDS[self.unit]}: whatever is concluded from the published model would have been "
                 f"at most {likelihood} times as likely or as unlikely had it been replaced by another{delta}."
             )
