@@ -1,0 +1,153 @@
+"""What all membership inference attacks share: the interface, and a target's outputs in float64."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from privkernels import inference
+from privkernels.data import Records
+from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
+
+Array = npt.NDArray[np.float64]
+
+# A target: a module, or for black-box attacks any function from a batch x [b, ...] to logits
+# [b, classes]. Log-probabilities are logits too.
+Predictor = nn.Module | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well an attacker's own models are trained, to be compared with the target.
+
+    Attributes:
+        n_models: shadow models trained.
+        n_records: training records of each.
+        train_accuracy, test_accuracy: means over the shadow models, each on its own training
+            records and on the attacker's other records.
+    """
+
+    n_models: int
+    n_records: int
+    train_accuracy: float
+    test_accuracy: float
+
+
+class Attack(ABC):
+    """A membership inference attack in the manner of a scikit-learn estimator.
+
+    The constructor only stores its arguments; ``fit``, where an attack needs it, learns from the
+    attacker's own records and returns ``self``; :meth:`score` then serves any number of targets.
+
+    Attributes:
+        name: short, unique within one audit; may be set per instance.
+    """
+
+    name: str
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments, as ``sklearn.base.clone`` wants them."""
+        names = list(inspect.signature(type(self)).parameters)
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor arguments; raises :class:`InvalidArgumentError` for an unknown one."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise InvalidArgumentError(f"{type(self).__name__} has no parameter {name!r}; it has {sorted(known)}")
+            setattr(self, name, value)
+        return self
+
+    @abstractmethod
+    def score(self, target: Predictor, records: Records) -> Array:
+        """One score per record, float64 [n], finite; higher means likelier a member of ``target``.
+
+        Raises:
+            EmptyDataError: no records.
+            NonFiniteValueError: the target's outputs are NaN or infinite.
+            InvalidArgumentError: the target's outputs do not have shape [n, classes].
+        """
+
+    def fidelity(self) -> Fidelity | None:
+        """How well the attacker's shadow models are trained; None without shadow models."""
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this attack's figures should know, such as a fit that did not converge."""
+        return ()
+
+    def describe(self) -> dict[str, Any]:
+        """The attack as JSON-able values, for reports."""
+        fidelity = self.fidelity()
+        return {
+            "name": self.name,
+            "class": type(self).__name__,
+            "parameters": {key: _plain(value) for key, value in self.get_params().items()},
+            "fidelity": None if fidelity is None else asdict(fidelity),
+            "notes": list(self.notes()),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for a constructor argument: itself, or its name; never an object's address."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(item) for key, item in asdict(value).items()}
+    name = getattr(value, "__qualname__", None)
+    return str(name) if name else type(value).__name__ if callable(value) else str(value)
+
+
+def target_logits(target: Predictor, records: Records, batch_size: int = 1024) -> Array:
+    """The target's logits on ``records``, float64 [n, classes].
+
+    Raises as :meth:`Attack.score` does.
+    """
+    if not len(records):
+        raise EmptyDataError("there are no records to score")
+    if isinstance(target, nn.Module):
+        outputs = inference.logits(target, records, batch_size)
+    else:
+        with torch.no_grad():
+            outputs = torch.cat([target(x) for x in torch.split(records.x, batch_size)])
+    if outputs.shape != (len(records), records.n_classes):
+        raise InvalidArgumentError(
+            f"the target should give logits of shape {[len(records), records.n_classes]} "
+            f"(records, classes), got {list(outputs.shape)}"
+        )
+    values: Array = outputs.detach().to("cpu", torch.float64).numpy()
+    bad = int((~np.isfinite(values)).any(axis=1).sum())
+    if bad:
+        raise NonFiniteValueError(
+            f"the target's logits are NaN or infinite on {bad} of {len(records)} records: give logits or "
+            "clipped log-probabilities, and check that training did not diverge"
+        )
+    return values
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities, float64 [n, classes], from float64 logits.
+
+    The largest term is left out of the sum and brought back by ``log1p``, so that a probability
+    of 1 - 1e-30 keeps its distance from 1: confident records do not tie.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    others = np.exp(shifted)
+    others[np.arange(len(logits)), logits.argmax(axis=1)] = 0.0
+    result: Array = shifted - np.log1p(others.sum(axis=1, keepdims=True))
+    return result
+
+
+def true_class_log_probability(logits: Array, labels: Tensor) -> Array:
+    """log p(y | x) per record, float64 [n]; minus the cross-entropy."""
+    result: Array = log_softmax(logits)[np.arange(len(logits)), labels.cpu().numpy()]
+    return result
