@@ -1,0 +1,5 @@
+"""``python -m privkernels``."""
+
+from privkernels.cli import program
+
+program()

@@ -1,0 +1,130 @@
+"""What the commands share: one-line errors, exit codes, progress, the summary table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from privkernels.errors import PrivkernelsError
+from privkernels.progress import Progress
+
+if TYPE_CHECKING:
+    from privkernels.audit import AuditResult
+    from privkernels.privacy.guarantee import Guarantee
+
+INTERRUPTED = 130
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_WIDE = 120
+_COLUMNS = {
+    "model": 11, "test accuracy": 8, "claimed": 7, "proven": 7, "attack": 9, "AUC": 9, "TPR at 1 % FPR": 7,
+}  # fmt: skip
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def one_line_errors(command: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Print an expected error as one line and exit with its code; let a bug show its traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return command(*args, **kwargs)
+        except PrivkernelsError as error:
+            _say(f"privkernels: error: {error}")
+            raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            _say(f"privkernels: error: {error.filename or 'a file'}: {error.strerror or error}")
+            raise typer.Exit(PrivkernelsError.exit_code) from None
+        except KeyboardInterrupt:
+            continues = command.__name__ == "train"
+            kept = "finished members are kept: run the same command again to continue"
+            _say(f"privkernels: interrupted; {kept if continues else 'nothing was written'}")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return wrapped
+
+
+def _say(message: str) -> None:
+    err.print(Text(" ".join(message.split()), style="red"))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on standard error; where that is no terminal, a line whenever the work changes."""
+    if not err.is_terminal:
+        yield _plain_progress()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(bar.task_ids[list(tasks).index(what)], completed=done, total=total)
+
+        yield show
+
+
+def _plain_progress() -> Progress:
+    said: dict[str, int] = {}
+
+    def show(done: int, total: int, what: str) -> None:
+        # Tenths, so that a log stays short.
+        tenth = 10 if total == 0 else done * 10 // total
+        if said.get(what) != tenth:
+            said[what] = tenth
+            err.print(Text(f"{what}: {done} of {total}"))
+
+    return show
+
+
+def print_summary(result: AuditResult) -> None:
+    """The one table of an audit, the reasons where nothing is proven, and what to know of the figures."""
+    from privkernels.audit import summary_rows
+
+    reasons = {
+        target.name: str(target.guarantee["not_proven_because"])
+        for target in result.targets
+        if target.guarantee is not None and target.guarantee["proven"] is None
+    }
+    table = Table(title="Claimed, proven, measured (with 95 % intervals)", title_justify="left")
+    # On a narrow terminal these widths keep words whole; on a wide one the cells decide.
+    for column, width in _COLUMNS.items():
+        table.add_column(column, overflow="fold", width=width if out.width < _WIDE else None)
+    previous = None
+    for row in summary_rows(result):
+        first = row.target != previous
+        previous = row.target
+        if first and table.row_count:
+            table.add_section()
+        proven = "none (see below)" if row.target in reasons else row.proven
+        about = (row.target, row.accuracy, row.claimed, proven) if first else ("", "", "", "")
+        table.add_row(*(Text(cell) for cell in (*about, row.attack, row.auc, row.tpr)))
+    out.print(table)
+    for name, reason in reasons.items():
+        out.print(Text(f"Nothing is proven of {name}: {reason}"))
+    for target in result.targets:
+        for warning in (target.guarantee or {}).get("warnings", ()):
+            out.print(Text(f"Warning ({target.name}): {warning}", style="yellow"))
+    for warning in result.warnings:
+        out.print(Text(f"Note: {warning}"))
+
+
+def print_guarantee(guarantee: Guarantee) -> None:
+    """Both numbers and the warnings, in words."""
+    out.print(Text(guarantee.summary))
+    for warning in guarantee.warnings:
+        out.print(Text(f"Warning: {warning}", style="yellow"))
