@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Builds the CUDA kernels on a machine with a GPU, tests them and times them. Nothing is fetched when the
+# machine's Python already has the build tools; PyTorch is always the machine's own.
+#
+#   OUT=FOLDER bash benchmarks/gpu.sh
+#
+# Writes JSON and logs to $OUT (benchmarks/results if unset). Ends with an error if a step failed; the steps
+# after a failed test still run, so that one visit to the machine tells as much as it can. The limits of all
+# steps together are 8.5 minutes.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=${OUT:-benchmarks/results}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+failed=()
+step() { # step SECONDS NAME COMMAND...: run with a time limit; note a failure and go on
+  local limit=$1 name=$2 code=0
+  shift 2
+  printf '== %s\n' "$name"
+  timeout --kill-after=10 "$limit" "$@" || code=$?
+  if ((code != 0)); then
+    printf '== %s: failed with exit code %d\n' "$name" "$code" >&2
+    failed+=("$name")
+  fi
+}
+
+has() { # has PYTHON MODULE...: whether all of these import
+  local interpreter=$1
+  shift
+  "$interpreter" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))" "$@"
+}
+
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+# The system's packages are seen through a .pth file, not --system-site-packages: the machine's Python may
+# itself be that of a virtual environment, whose packages the option would not show.
+"$python" -m venv "$work/venv" || "$python" -m venv --without-pip "$work/venv"
+venv=$work/venv/bin/python
+"$python" -c 'import site, sysconfig; print(*dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]), sep="\n")' \
+  >"$("$venv" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
+has "$venv" torch numpy scipy safetensors || {
+  echo "this machine's Python lacks torch, numpy, scipy or safetensors" >&2
+  exit 1
+}
+
+# --no-deps: the tests and benchmarks below need no more than what was checked, and torch must not change.
+install=(install --quiet --no-deps --disable-pip-version-check)
+if has "$venv" scikit_build_core pybind11; then
+  install+=(--no-build-isolation)
+fi
+export PRIVKERNELS_CUDA=ON CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-8}
+echo "== build"
+timeout 180 "$venv" -m pip "${install[@]}" .
+missing=()
+for package in pytest hypothesis threadpoolctl; do
+  has "$venv" "$package" || missing+=("$package")
+done
+if ((${#missing[@]} > 0)); then
+  "$venv" -m pip install --quiet --disable-pip-version-check "${missing[@]}"
+fi
+
+"$venv" -c 'import json; from privkernels import _native; r = _native.describe(); r.pop("package"); r["cpu"].pop("file", None); print(json.dumps(r, indent=2)); assert r["cuda"]["usable"], r["cuda"]' \
+  | tee "$out/gpu_machine.json"
+
+# No plugins of the machine: each may warn, and a warning is an error.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+step 90 "tests marked gpu" "$venv" -m pytest -m gpu tests/ops -p no:cacheprovider --junitxml "$out/gpu_tests.xml"
+if grep -q 'skipped="[1-9]' "$out/gpu_tests.xml" 2>/dev/null; then
+  echo "== a gpu test was skipped on a machine with a GPU" >&2
+  failed+=("skipped tests")
+fi
+step 75 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda --elements 1200000 --compile \
+  --json "$out/kde_em_cuda.json"
+step 45 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
+  --json "$out/kde_em_cpu.json"
+
+if sanitizer=$(command -v compute-sanitizer); then
+  cat >"$work/small.py" <<'PYTHON'
+import torch
+from privkernels.ops import kde_em, kde_scores
+from privkernels.randomness import Key
+
+for ratio in (1.0, 2.5):
+    theta = (torch.randn(9, 77) * 0.3).cuda()  # drawn on the CPU: only our kernels are to be checked
+    arguments = dict(lo=-1.0, hi=1.0, bandwidth=0.1, window_ratio=ratio, grid_points=33)
+    kde_em(theta, multiplier=20.0, key=Key.from_seed(1), label="x", **arguments)
+    kde_scores(theta, **arguments)
+torch.cuda.synchronize()
+PYTHON
+  for check in memcheck racecheck; do
+    step 60 "compute-sanitizer $check" "$sanitizer" --tool "$check" --error-exitcode 1 "$venv" "$work/small.py"
+  done
+else
+  echo "== compute-sanitizer is not on this machine"
+fi
+
+if ((${#failed[@]} > 0)); then
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi
+echo "all passed; results are in $out"

@@ -1,0 +1,1 @@
+"""Each kernel beside what a user would otherwise run, in one process."""
