@@ -1,6 +1,7 @@
 """The workflow's choices of records, and that the package's public names resolve."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,3 +148,10 @@ def test_public_names_resolve(name):
 def test_unknown_names_do_not():
     with pytest.raises(AttributeError, match="nonsense"):
         privkernels.nonsense  # noqa: B018
+
+
+def test_a_public_function_is_not_hidden_by_a_module_of_its_name():
+    """Importing a submodule sets it as an attribute of the package, over a function of the same name."""
+    package = Path(privkernels.__file__).parent
+    modules = {path.stem for path in package.iterdir()}
+    assert not modules & {name for name in privkernels.__all__ if callable(getattr(privkernels, name))}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from privkernels.data import load as load_data
-    from privkernels.demo import demo
+    from privkernels.demonstration import demo
     from privkernels.privacy import Guarantee
     from privkernels.publishing import DpPgSettings, ParameterCollection, QualityCheck, Release
     from privkernels.randomness import Key
@@ -38,7 +38,7 @@ _PUBLIC = {
     "QualityCheck": ("privkernels.publishing", "QualityCheck"),
     "Release": ("privkernels.publishing", "Release"),
     "audit_release": ("privkernels.workflow", "audit_release"),
-    "demo": ("privkernels.demo", "demo"),
+    "demo": ("privkernels.demonstration", "demo"),
     "load_data": ("privkernels.data", "load"),
     "publish": ("privkernels.workflow", "publish"),
     "train": ("privkernels.workflow", "train"),

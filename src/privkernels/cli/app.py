@@ -196,7 +196,7 @@ def demo(
     members: Annotated[int, typer.Option(help="How many models to train.")] = 50,
 ) -> None:
     """Train 50 members on scikit-learn's digits, publish, attack, report. Under three minutes on two cores."""
-    from privkernels.demo import demo as run_demo
+    from privkernels.demonstration import demo as run_demo
 
     with progress_bar() as progress:
         result = run_demo(out_folder, epsilon=epsilon, members=members, progress=progress)

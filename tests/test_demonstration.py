@@ -2,7 +2,7 @@
 
 import pytest
 
-from privkernels.demo import demo
+from privkernels.demonstration import demo
 from privkernels.errors import InvalidBudgetError, OutputExistsError, TooFewMembersError
 from privkernels.publishing import Release
 from privkernels.training import TrainingConfig
