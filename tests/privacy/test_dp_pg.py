@@ -76,6 +76,13 @@ def test_the_papers_multiplier_spends_far_more_than_it_claims():
     assert f"too small by a factor of {factor:.3g}" in reason
 
 
+def test_a_proven_release_does_not_put_words_into_the_papers_mouth():
+    claim = dp_pg_guarantee(proven(1.0), **SOURCES).claimed
+    assert "its formula applied to these draws" in claim.paper
+    assert "applied" not in dp_pg_guarantee(plan_paper_dp_pg(1.0, **SHAPE), **SOURCES).claimed.paper
+    assert dp_pg_guarantee(proven(1.0, window_ratio=2.0), **SOURCES).claimed is None
+
+
 def test_with_three_members_the_papers_sensitivity_is_large_enough_and_is_not_blamed():
     assert paper_kde_sensitivity(3) > kde_sensitivity(3, 0.99)
     plan = plan_paper_dp_pg(1.0, **(SHAPE | {"num_members": 3}))

@@ -16,8 +16,9 @@
 // Randomness 64 bits of ChaCha20(key; block (first_element + j) / 8, attempt, kPurposeKdeEm) per element
 //            (csrc/core/chacha20.h). The draw depends on (key, first_element + j, attempt) and on element
 //            j's inputs alone: not on threads, chunks, strides or instruction set. All paths, CUDA
-//            included, execute the same IEEE operations in the same order and agree bit for bit, in the
-//            default floating-point environment (round to nearest, denormals kept).
+//            included, are written to execute the same IEEE operations in the same order, and so to agree
+//            bit for bit, in the default floating-point environment (round to nearest, denormals kept).
+//            Tested for the CPU's; no GPU has run the comparison yet (tests/ops/test_kde_em_cuda.py).
 // Accuracy   With u = 2^-24 and B = multiplier * w_max: the score of a grid point is within
 //                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 + window_ratio above
 //            (an edge of the window lies window_ratio / 2 bandwidths away, and is rounded as such),

@@ -49,7 +49,7 @@ def kde_em(
     ``u_j(r)`` is the mass that the Gaussian kernel density estimate of the M values of element j puts
     on the window of width ``window_ratio * bandwidth`` around r (Eq. 3). The draw of element j is a
     function of its own inputs, of (key, label), ``first_element + j`` and ``attempt`` alone, bit for
-    bit on every instruction set and on CUDA.
+    bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet.
 
     Args:
         theta: float32 [M, N] with any strides, or a sequence of M float32 [N] (rows of separate, possibly

@@ -247,12 +247,13 @@ _NEIGHBOURING = {
 def _claim(plan: DpPgPlan) -> Claim | None:
     if plan.window_ratio >= 1:
         return None  # Corollary 1 needs a window below the bandwidth
-    # The paper reads its multiplier as epsilon_j M (M - 1) / 2; this is what it would claim for ours.
+    # The paper reads its multiplier as epsilon_j M (M - 1) / 2. In proven mode the paper never made the release that
+    # we make; what its formula would say of these draws is told as just that.
     epsilon = plan.multiplier * 2 * paper_kde_sensitivity(plan.num_members)
     return Claim(
         epsilon=epsilon,
         delta=0.0,
-        paper=PAPER,
+        paper=PAPER if plan.mode == "paper" else f"{PAPER}, its formula applied to these draws",
         equation="Corollary 1",
         formula="max_j epsilon_j with P(r) ~ exp(epsilon_j u / (2 D)), D = 1 / (M (M - 1)); 'model privacy', "
         "read by the paper as protection of training samples",

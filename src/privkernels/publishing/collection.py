@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from privkernels._files import PARTIAL_MARK, open_safetensors
+from privkernels._files import PARTIAL_MARK, open_safetensors, read_safetensors
 from privkernels.errors import (
     CorruptFileError,
     FileMissingError,
@@ -139,8 +139,7 @@ class ParameterCollection:
 
     def state_dict(self, member: int) -> dict[str, torch.Tensor]:
         """One member's tensors, in memory."""
-        with open_safetensors(self.paths[member]) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return read_safetensors(self.paths[member])[0]
 
     def constant_tensors(self) -> dict[str, torch.Tensor]:
         """The integer and boolean tensors, which are equal in all members."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -131,7 +131,11 @@ def dp_pg(
     center = _center(collection, settings, initial)
     plan = settings.plan(collection, overlap)
     label = _LABEL if key.reproducible else f"{_LABEL}/{secrets.token_hex(16)}"
-    tensors = _accepted(collection, settings, plan, key, label, center, quality, progress)
+
+    def draw(attempt: int) -> dict[str, torch.Tensor]:
+        return _draw(collection, settings, plan, key, label, center, attempt, progress)
+
+    tensors = _accepted(draw, settings.max_tries, quality)
     guarantee = dp_pg_guarantee(
         plan,
         assumptions=assumptions + _assumptions(settings, plan, overlap, quality, collection.other_names),
@@ -155,28 +159,21 @@ def dp_pg(
 
 
 def _accepted(
-    collection: ParameterCollection,
-    settings: DpPgSettings,
-    plan: DpPgPlan,
-    key: Key,
-    label: str,
-    center: Mapping[str, torch.Tensor],
-    quality: QualityCheck | None,
-    progress: Progress,
+    draw: Callable[[int], dict[str, torch.Tensor]], max_tries: int, quality: QualityCheck | None
 ) -> dict[str, torch.Tensor]:
     """The first draw that passes the quality check. How many tries it took is not kept: it is private."""
+    if quality is None:
+        return draw(0)
     best = -math.inf
-    for attempt in range(settings.max_tries):
-        tensors = _draw(collection, settings, plan, key, label, center, attempt, progress)
-        if quality is None:
-            return tensors
+    for attempt in range(max_tries):
+        tensors = draw(attempt)
         accuracy = quality.accuracy(tensors)
         if accuracy > quality.threshold:
             return tensors
         best = max(best, accuracy)
     raise QualityNotReachedError(
-        f"none of {settings.max_tries} tries had an accuracy above {quality.threshold if quality else 0:.4g} "
-        f"(best {best:.4g}); the budget of all tries is spent: lower the threshold, or use more members"
+        f"none of {max_tries} tries had an accuracy above {quality.threshold:.4g} (best {best:.4g}); the budget of all "
+        "tries is spent: lower the threshold, or use more members"
     )
 
 
