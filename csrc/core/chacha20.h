@@ -15,7 +15,13 @@
 namespace privkernels {
 
 // Which kernel draws: kernels with the same key and label never see the same bits.
-enum Purpose : uint32_t { kPurposeKdeEm = 1 };
+enum Purpose : uint32_t {
+  kPurposeKdeEm = 1,
+  kPurposeNoiseAdd = 2,
+  kPurposeEmSelect = 3,
+  kPurposePermuteAndFlip = 4,
+  kPurposeRandomizedResponse = 5
+};
 
 PK_HD uint32_t rotate_left(uint32_t value, int count) { return (value << count) | (value >> (32 - count)); }
 

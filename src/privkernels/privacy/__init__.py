@@ -1,8 +1,11 @@
-"""What can be claimed and what can be proven: guarantees, composition, and the plan of each mechanism."""
+"""What can be claimed and what can be proven: guarantees, events, composition, and the plan of each mechanism."""
 
 from privkernels.privacy.accounting import (
     Bound,
-    compose_bounded_range,
+    compose,
+    gaussian_delta,
+    gaussian_epsilon,
+    gaussian_mu,
     zcdp_to_epsilon,
 )
 from privkernels.privacy.dp_pg import (
@@ -13,18 +16,41 @@ from privkernels.privacy.dp_pg import (
     plan_paper_dp_pg,
     plan_proven_dp_pg,
 )
+from privkernels.privacy.events import (
+    ApproximateEvent,
+    BoundedRangeEvent,
+    ConcentratedEvent,
+    Event,
+    GaussianEvent,
+    LaplaceEvent,
+    PureEvent,
+    Relation,
+    SampledGaussianEvent,
+)
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
 
 __all__ = [
+    "ApproximateEvent",
     "Assumption",
     "Bound",
+    "BoundedRangeEvent",
     "Claim",
+    "ConcentratedEvent",
     "DpPgPlan",
+    "Event",
+    "GaussianEvent",
     "Guarantee",
+    "LaplaceEvent",
     "Proof",
+    "PureEvent",
+    "Relation",
+    "SampledGaussianEvent",
     "Unit",
-    "compose_bounded_range",
+    "compose",
     "dp_pg_guarantee",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "gaussian_mu",
     "kde_sensitivity",
     "paper_kde_sensitivity",
     "plan_paper_dp_pg",

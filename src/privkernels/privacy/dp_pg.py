@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
 from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
-from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose_bounded_range
+from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
+from privkernels.privacy.events import BoundedRangeEvent
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
 
 PAPER = "Mao et al., IEEE TPDS 2022 (DP-PG)"
@@ -179,17 +180,20 @@ def bound_of(plan: DpPgPlan) -> Bound:
     where it is a small relative error; otherwise its total variation, tau over all draws, turns
     (epsilon, delta) into (epsilon, delta + (1 + e^epsilon) tau).
     """
+    return compose([event_of(plan)], plan.delta)
+
+
+def event_of(plan: DpPgPlan) -> BoundedRangeEvent:
+    """What a release by ``plan`` costs its unit, for an accountant or the ledger."""
     accuracy = plan.accuracy
-    count = plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters)
     # From the multiplier that is drawn with, not from what the plan says it is worth.
     range_of_one = 2 * plan.multiplier * kde_sensitivity(plan.num_members, plan.window_ratio)
-    eta = plan.overlap * range_of_one + accuracy.epsilon_shift
-    if math.isfinite(accuracy.resolution_epsilon):
-        return compose_bounded_range(eta + accuracy.resolution_epsilon, count, plan.delta)
-    # Half of delta for the composition, so that the sum can still meet what was asked for.
-    bound = compose_bounded_range(eta, count, plan.delta / 2)
-    extra = (1 + math.exp(min(bound.epsilon, 700))) * count * accuracy.resolution_tv
-    return Bound(bound.epsilon, min(1.0, bound.delta + extra), bound.accountant + ", sampling resolution in delta")
+    relative = math.isfinite(accuracy.resolution_epsilon)
+    return BoundedRangeEvent(
+        eta=plan.overlap * range_of_one + accuracy.epsilon_shift + (accuracy.resolution_epsilon if relative else 0.0),
+        count=plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters),
+        total_variation=0.0 if relative else min(1.0, accuracy.resolution_tv),
+    )
 
 
 def _within(plan: DpPgPlan, epsilon: float, delta: float) -> bool:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.privacy.events import Relation
 
 
 class Unit(StrEnum):
@@ -18,6 +19,9 @@ class Unit(StrEnum):
     PARAMETER = "parameter"  # one scalar of one member
     MEMBER = "member"  # one trained model, all of its parameters
     EXAMPLE = "example"  # one training record, in every member that used it
+    VALIDATION_RECORD = "validation record"  # one record of the set that participants or tries are scored on
+    PARTICIPANT_SCORE = "participant score"  # the score of one participant, whatever it was computed from
+    ACTIVATION = "activation tensor of one example"  # what one example's layer output is, its label being public
 
 
 def round_up(number: float, digits: int = 4) -> float:
@@ -35,6 +39,13 @@ _UNIT_WORDS = {
     Unit.PARAMETER: "one number of one member model (not a person's record)",
     Unit.MEMBER: "one whole member model (not a person's record)",
     Unit.EXAMPLE: "one training record",
+    Unit.VALIDATION_RECORD: "one validation record (not a training record)",
+    Unit.PARTICIPANT_SCORE: "the score of one participant (not the records that it trained on)",
+    Unit.ACTIVATION: "the activation tensor of one example, its label not included",
+}
+_NEIGHBOUR_WORDS = {
+    Relation.REPLACE_ONE: "been replaced by another",
+    Relation.ADD_OR_REMOVE_ONE: "not been there",
 }
 
 
@@ -80,6 +91,7 @@ class Guarantee:
         implementation: numbers that the implementation adds (score error, sampling resolution, ...).
         warnings: what a reader must know before relying on the release.
         reproducible: True when the noise came from a guessable seed.
+        relation: which of the two standard relations ``neighbouring`` spells out.
     """
 
     mechanism: str
@@ -92,6 +104,7 @@ class Guarantee:
     implementation: Mapping[str, float | int | str | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     reproducible: bool = False
+    relation: Relation = Relation.REPLACE_ONE
 
     def __post_init__(self) -> None:
         if (self.proven is None) != bool(self.not_proven_because):
@@ -121,17 +134,36 @@ class Guarantee:
             delta = f" (up to {delta_shown:.4g} more in probability)" if self.proven.delta else ""
             parts.append(
                 f"Proven: epsilon = {epsilon:.4g}, delta = {delta_shown:.4g} for "
-                f"{_UNIT_WORDS[self.unit]}: whatever is concluded from the published model would have been "
-                f"at most {likelihood} times as likely or as unlikely had it been replaced by another{delta}."
+                f"{_UNIT_WORDS[self.unit]}: whatever is concluded from what was published would have been at most "
+                f"{likelihood} times as likely or as unlikely had it {_NEIGHBOUR_WORDS[self.relation]}{delta}."
             )
             if self.proven.epsilon > 10:
                 parts.append("An epsilon this large promises next to nothing.")
         return " ".join(parts)
 
+    def __str__(self) -> str:
+        """All of the guarantee as lines of text: both numbers, the unit, assumptions, implementation terms, warnings."""
+        lines = [
+            self.summary,
+            f"Mechanism: {self.mechanism}.",
+            f"Unit: {self.unit}. Neighbours ({self.relation}): {self.neighbouring}.",
+        ]
+        if self.claimed is not None:
+            lines.append(f"Claimed by {self.claimed.paper}, {self.claimed.equation}: {self.claimed.formula}.")
+        if self.proven is not None:
+            lines.append(f"Proven by: {self.proven.accountant}.")
+        for assumption in self.assumptions:
+            state = "checked" if assumption.checked else "assumed, nobody checked"
+            lines.append(f"Needs ({state}): {assumption.text}")
+        lines += [f"{name}: {value}" for name, value in self.implementation.items()]
+        lines += [f"Warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         value = asdict(self)
         value["unit"] = str(self.unit)
+        value["relation"] = str(self.relation)
         value["assumptions"] = [asdict(assumption) for assumption in self.assumptions]
         value["implementation"] = dict(self.implementation)
         value["warnings"] = list(self.warnings)
@@ -141,6 +173,15 @@ class Guarantee:
     def to_json(self) -> str:
         """JSON text; goes into the metadata of a released safetensors file."""
         return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Guarantee:
+        """Inverse of :meth:`to_json`; raises :class:`CorruptFileError` on anything else."""
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CorruptFileError(f"this is not a guarantee as privkernels writes it: {error}") from error
+        return cls.from_dict(value)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Guarantee:
@@ -158,6 +199,8 @@ class Guarantee:
                 implementation=dict(value["implementation"]),
                 warnings=tuple(str(item) for item in value["warnings"]),
                 reproducible=bool(value["reproducible"]),
+                # Files of 0.1 do not name it; all of theirs was replace-one.
+                relation=Relation(value.get("relation", Relation.REPLACE_ONE)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"this is not a guarantee as privkernels writes it: {error!r}") from error

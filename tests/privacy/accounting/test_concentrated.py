@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privkernels.errors import InvalidBudgetError
-from privkernels.privacy import compose_bounded_range, zcdp_to_epsilon
+from privkernels.privacy import BoundedRangeEvent, compose, zcdp_to_epsilon
 from privkernels.privacy.accounting import check_delta, check_epsilon
 
 
@@ -59,6 +59,10 @@ def test_conversion_covers_the_gaussian_mechanism():
 
 def _delta_of(epsilon: float, losses: np.ndarray, probabilities: np.ndarray) -> float:
     return float((probabilities * np.maximum(0, 1 - np.exp(epsilon - losses))).sum())
+
+
+def compose_bounded_range(eta, count, delta):
+    return compose([BoundedRangeEvent(eta=eta, count=count)], delta)
 
 
 def test_composition_covers_exact_exponential_mechanisms():

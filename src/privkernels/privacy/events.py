@@ -1,0 +1,243 @@
+"""What one private operation did, in the terms an accountant needs: the currency of composition and of the ledger.
+
+An event is a worst-case statement about one operation (or ``count`` of them, the later ones chosen after the
+earlier were seen) for two inputs that differ as its ``relation`` says. It says nothing about which data set or whose
+record: the ledger files it under both.
+
+==========================  ====================================================  ==================================
+event                       what is known of every neighbouring pair              mechanisms
+==========================  ====================================================  ==================================
+:class:`GaussianEvent`      dominated by N(0, 1) against N(mu, 1)                 Gaussian, discrete Gaussian
+:class:`LaplaceEvent`       dominated by Laplace(0, 1) against Laplace(eps, 1)    Laplace, discrete Laplace,
+                                                                                  permute-and-flip
+:class:`BoundedRangeEvent`  the privacy loss lies in an interval of length eta    exponential mechanism
+:class:`PureEvent`          the privacy loss lies in [-eps, eps]                  randomised response; any eps-DP
+:class:`ConcentratedEvent`  rho-zCDP                                              any
+:class:`ApproximateEvent`   (eps, delta)-DP                                       any
+:class:`SampledGaussianEvent`  Poisson-sampled Gaussian                           a step of DP-SGD
+==========================  ====================================================  ==================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from privkernels.errors import CorruptFileError, InvalidArgumentError
+
+
+class Relation(StrEnum):
+    """When two inputs are neighbours."""
+
+    REPLACE_ONE = "replace-one"  # one unit is replaced by another; the number of units is public
+    ADD_OR_REMOVE_ONE = "add-or-remove-one"  # one unit is added or left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events; use one of the subclasses.
+
+    Attributes:
+        relation: which inputs the event's parameter compares.
+        count: how many such operations, adaptively chosen ones included.
+        total_variation: distance of one operation as implemented (finite random bits, rounded tables) from the law
+            that the parameter describes, for the same input. It is added to delta.
+    """
+
+    kind: ClassVar[str] = ""
+    relation: Relation = Relation.REPLACE_ONE
+    count: int = 1
+    total_variation: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relation", Relation(self.relation))
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise InvalidArgumentError(f"an event's count is a whole number of 1 or more, got {self.count!r}")
+        if not 0 <= self.total_variation <= 1:
+            raise InvalidArgumentError(f"a total variation lies in [0, 1], got {self.total_variation!r}")
+
+    def scaled(self, factor: int) -> Self:
+        """The event for inputs that differ in ``factor`` units (group privacy, or a record used in that many).
+
+        ``total_variation`` stays: it compares the implementation with the ideal at one and the same input.
+        """
+        raise NotImplementedError
+
+    def times(self, count: int) -> Self:
+        """``count`` times as many of these operations."""
+        return replace(self, count=self.count * count)
+
+    def replaced(self) -> Self:
+        """The same operation for replace-one neighbours: a replacement is a removal and an addition."""
+        if self.relation is Relation.REPLACE_ONE:
+            return self
+        return replace(self.scaled(2), relation=Relation.REPLACE_ONE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the event's ``kind``."""
+        return {"kind": self.kind, **asdict(self), "relation": str(self.relation)}
+
+
+def _check(name: str, value: float, *, low: float = 0.0, high: float = math.inf) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high or not math.isfinite(value):
+        bound = "" if high == math.inf else f" and at most {high:g}"
+        raise InvalidArgumentError(f"{name} must be finite, at least {low:g}{bound}, got {value!r}")
+
+
+def _check_factor(factor: int) -> int:
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise InvalidArgumentError(f"a group has 1 or more units, got {factor!r}")
+    return factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianEvent(Event):
+    """Gaussian noise; ``mu`` is the L2 sensitivity over the noise's standard deviation."""
+
+    kind: ClassVar[str] = "gaussian"
+    mu: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("mu", self.mu)
+
+    def scaled(self, factor: int) -> Self:
+        return replace(self, mu=self.mu * _check_factor(factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplaceEvent(Event):
+    """Laplace noise; ``epsilon`` is the L1 sensitivity over the noise's scale."""
+
+    kind: ClassVar[str] = "laplace"
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("epsilon", self.epsilon)
+
+    def scaled(self, factor: int) -> Self:
+        return replace(self, epsilon=self.epsilon * _check_factor(factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundedRangeEvent(Event):
+    """A draw of the exponential mechanism: largest minus smallest privacy loss is at most ``eta``."""
+
+    kind: ClassVar[str] = "bounded-range"
+    eta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("eta", self.eta)
+
+    def scaled(self, factor: int) -> Self:
+        return replace(self, eta=self.eta * _check_factor(factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PureEvent(Event):
+    """``epsilon``-DP, and nothing more is known."""
+
+    kind: ClassVar[str] = "pure"
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("epsilon", self.epsilon)
+
+    def scaled(self, factor: int) -> Self:
+        return replace(self, epsilon=self.epsilon * _check_factor(factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcentratedEvent(Event):
+    """``rho``-zCDP, and nothing more is known."""
+
+    kind: ClassVar[str] = "zcdp"
+    rho: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("rho", self.rho)
+
+    def scaled(self, factor: int) -> Self:
+        return replace(self, rho=self.rho * _check_factor(factor) ** 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApproximateEvent(Event):
+    """(``epsilon``, ``delta``)-DP, and nothing more is known."""
+
+    kind: ClassVar[str] = "approximate"
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("epsilon", self.epsilon)
+        _check("delta", self.delta, high=1.0)
+
+    def scaled(self, factor: int) -> Self:
+        # Group privacy: delta times 1 + e^eps + ... + e^((s-1) eps).
+        growth = math.fsum(math.exp(min(i * self.epsilon, 700.0)) for i in range(_check_factor(factor)))
+        return replace(self, epsilon=self.epsilon * factor, delta=min(1.0, self.delta * growth))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledGaussianEvent(Event):
+    """A step of DP-SGD: every unit takes part with probability ``rate``; then Gaussian noise on the sum.
+
+    ``noise_multiplier`` is the noise's standard deviation over the clipping norm of one unit's contribution.
+    """
+
+    kind: ClassVar[str] = "sampled-gaussian"
+    noise_multiplier: float
+    rate: float
+    relation: Relation = Relation.ADD_OR_REMOVE_ONE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("noise_multiplier", self.noise_multiplier)
+        _check("rate", self.rate, high=1.0)
+        if self.noise_multiplier == 0:
+            raise InvalidArgumentError("a noise multiplier of 0 is no noise: nothing can be said of such a step")
+
+    def scaled(self, factor: int) -> Self:
+        if _check_factor(factor) == 1:
+            return self
+        raise InvalidArgumentError(
+            "group privacy of a Poisson-sampled Gaussian is not computed here: account for the group in the clipping "
+            "norm instead (clip each unit's contribution to the norm divided by the size of the group)"
+        )
+
+    def replaced(self) -> Self:
+        """dp-accounting has the replace-one form of this event, so nothing is scaled."""
+        return replace(self, relation=Relation.REPLACE_ONE)
+
+
+_KINDS: dict[str, type[Event]] = {
+    event.kind: event
+    for event in (
+        GaussianEvent,
+        LaplaceEvent,
+        BoundedRangeEvent,
+        PureEvent,
+        ConcentratedEvent,
+        ApproximateEvent,
+        SampledGaussianEvent,
+    )
+}
+
+
+def event_from_dict(value: Mapping[str, Any]) -> Event:
+    """Inverse of :meth:`Event.to_dict`; raises :class:`CorruptFileError` on anything else."""
+    try:
+        fields = dict(value)
+        return _KINDS[fields.pop("kind")](**fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"this is not an event as privkernels writes it: {error!r}") from error
