@@ -68,9 +68,9 @@ def atomic_path(path: str | os.PathLike[str], *, public: bool = False) -> Iterat
         try:
             yield partial
             partial.chmod(_public_mode() if public else 0o600)
-            _sync(partial)
+            sync(partial)
             os.replace(partial, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -98,7 +98,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
             partial.mkdir()
             yield partial
             for file in [partial, *partial.rglob("*")]:
-                _sync(file)
+                sync(file)
             if path.exists():
                 # rename() cannot replace a folder that is not empty, so the old one steps aside.
                 old = path.with_name(f".{path.name}{PARTIAL_MARK}old-{uuid.uuid4().hex}")
@@ -107,7 +107,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 os.replace(partial, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -149,7 +149,8 @@ def _public_mode() -> int:
     return 0o666 & ~mask
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -73,6 +73,18 @@ class ConfigurationChangedError(PrivkernelsError, ValueError):
     """An output folder was started with other settings than the ones now given."""
 
 
+class BudgetExceededError(PrivkernelsError):
+    """An operation would cost more than the ledger's budget for its data set; it was not made."""
+
+
+class KeyReusedError(PrivkernelsError, ValueError):
+    """A key and label were used before; the same noise twice reveals the difference of the results."""
+
+
+class LedgerLockedError(PrivkernelsError):
+    """Another process holds the ledger."""
+
+
 class QualityNotReachedError(PrivkernelsError):
     """No try of the quality loop exceeded the accuracy threshold; the budget is spent."""
 

@@ -26,6 +26,7 @@ from privkernels.errors import (
     TooFewRecordsError,
 )
 from privkernels.privacy.guarantee import Assumption
+from privkernels.privacy.ledger import Ledger
 from privkernels.progress import Progress, silent
 from privkernels.publishing import (
     DpPgSettings,
@@ -122,6 +123,8 @@ def publish(
     model: str | None = None,
     overlap: int | None = None,
     quality: QualityCheck | None = None,
+    ledger: PathLike | None = None,
+    data_id: str | None = None,
     replace: bool = False,
     progress: Progress = silent,
 ) -> Release:
@@ -137,8 +140,12 @@ def publish(
         method: "dp-pg".
         key: of the noise; a new one from the operating system if None.
         overlap: the largest number of members that one record was used in.
+        ledger: file that the release is charged to before it is drawn (made if it is not there); the guarantee then
+            counts everything in it on the same data set.
+        data_id: name of the data set in the ledger; the one that :func:`train` recorded if None.
 
     Raises:
+        BudgetExceededError, KeyReusedError: the ledger refused; nothing was drawn.
         InvalidArgumentError: unknown method. Everything that :func:`privkernels.publishing.dp_pg` raises.
         ConfigurationChangedError: a training folder whose training is not finished.
     """
@@ -164,9 +171,12 @@ def publish(
         overlap = recorded if overlap is None else overlap
         assumptions = _training_assumptions(run)
         description = _describe_run(run) | ({"model": model} if model else {})
+    if ledger is not None and data_id is None and run is not None:
+        data_id = (run.data_description or {}).get("data")
     release = dp_pg(
         collection, settings, key=key or Key.generate(), overlap=overlap, initial=initial, quality=quality,
-        assumptions=assumptions, description=description, progress=progress,
+        assumptions=assumptions, description=description, ledger=None if ledger is None else Ledger(ledger),
+        data_id=data_id, progress=progress,
     )  # fmt: skip
     if out is not None:
         release.save(out, replace=replace)

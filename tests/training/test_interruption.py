@@ -127,7 +127,7 @@ def test_a_run_killed_while_it_set_up_is_started_again(tmp_path) -> None:
 @pytest.mark.parametrize("fails_at", ["subsets", "initial", "training", "member-0000", "member-0003"])
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, fails_at) -> None:
     folder = tmp_path / "out"
-    sync = _files._sync
+    sync = _files.sync
 
     def full(path: Path) -> None:
         """The data reached the file system only in part: fsync says so."""
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, fails_at
         sync(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_files, "_sync", full)
+        patched.setattr(_files, "sync", full)
         with pytest.raises(DiskFullError, match=fails_at):
             train(folder)
     names = [path.name for path in folder.iterdir()]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
+from privkernels.cli import ledger as ledger_commands
 from privkernels.cli.console import one_line_errors, out, print_guarantee, print_summary, progress_bar
 from privkernels.errors import InvalidArgumentError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(ledger_commands.app, name="ledger")
 
 
 def _version(asked: bool) -> None:
@@ -129,6 +131,10 @@ def publish(
         bool,
         typer.Option("--integer-tensors-are-public", help="Integer and boolean tensors do not depend on the records."),
     ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Charge the release to this file; its guarantee counts everything in it.")
+    ] = None,
+    data_id: Annotated[str | None, typer.Option(help="Name of the data set in the ledger.")] = None,
     seed: Annotated[int | None, typer.Option(help="For experiments: repeatable, and not private.")] = None,
     replace: Annotated[bool, typer.Option(help="Replace what --out holds.")] = False,
 ) -> None:
@@ -148,7 +154,7 @@ def publish(
     with progress_bar() as progress:
         release = workflow.publish(
             members, settings, out_folder, method=method, key=key, model=model, overlap=overlap, quality=quality,
-            replace=replace, progress=progress,
+            ledger=ledger, data_id=data_id, replace=replace, progress=progress,
         )  # fmt: skip
     print_guarantee(release.guarantee)
     out.print(Text(f"Release in {out_folder}; 'privkernels audit' measures what it leaks."))

@@ -19,12 +19,12 @@ With lambda = eta M / (2 w_max) a draw is eta-bounded-range for one replaced mem
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
 from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
-from privkernels.privacy.events import BoundedRangeEvent
+from privkernels.privacy.events import BoundedRangeEvent, Event
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
 
 PAPER = "Mao et al., IEEE TPDS 2022 (DP-PG)"
@@ -194,6 +194,13 @@ def event_of(plan: DpPgPlan) -> BoundedRangeEvent:
         count=plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters),
         total_variation=0.0 if relative else min(1.0, accuracy.resolution_tv),
     )
+
+
+def events_of(plan: DpPgPlan, overlap: int | None = None) -> dict[Unit, Event]:
+    """What a release by ``plan`` costs each of the three units; ``overlap`` as in :func:`plan_proven_dp_pg`."""
+    shared = plan.overlap if plan.unit is Unit.EXAMPLE else (plan.num_members if overlap is None else overlap)
+    shares = {Unit.PARAMETER: 1, Unit.MEMBER: 1, Unit.EXAMPLE: shared}
+    return {unit: event_of(replace(plan, unit=unit, overlap=share)) for unit, share in shares.items()}
 
 
 def _within(plan: DpPgPlan, epsilon: float, delta: float) -> bool:

@@ -142,7 +142,7 @@ class Guarantee:
         return " ".join(parts)
 
     def __str__(self) -> str:
-        """All of the guarantee as lines of text: both numbers, the unit, assumptions, implementation terms, warnings."""
+        """All of the guarantee as lines of text: both numbers, unit, assumptions, implementation terms, warnings."""
         lines = [
             self.summary,
             f"Mechanism: {self.mechanism}.",

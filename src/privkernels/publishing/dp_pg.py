@@ -21,8 +21,9 @@ import torch
 
 from privkernels.errors import InvalidArgumentError, MemberMismatchError, QualityNotReachedError
 from privkernels.ops import kde_em, kde_em_probabilities_reference, kde_grid, kde_scores
-from privkernels.privacy.dp_pg import DpPgPlan, dp_pg_guarantee, plan_paper_dp_pg, plan_proven_dp_pg
-from privkernels.privacy.guarantee import Assumption, Unit
+from privkernels.privacy.dp_pg import DpPgPlan, dp_pg_guarantee, events_of, plan_paper_dp_pg, plan_proven_dp_pg
+from privkernels.privacy.guarantee import Assumption, Guarantee, Unit
+from privkernels.privacy.ledger import Ledger, guarantee_from
 from privkernels.progress import Progress, silent
 from privkernels.publishing.collection import ParameterCollection, ParameterSlice
 from privkernels.publishing.quality import QualityCheck
@@ -103,6 +104,8 @@ def dp_pg(
     quality: QualityCheck | None = None,
     assumptions: tuple[Assumption, ...] = (),
     description: Mapping[str, Any] | None = None,
+    ledger: Ledger | None = None,
+    data_id: str | None = None,
     progress: Progress = silent,
 ) -> Release:
     """Draw a model from the members' parameters and state what it guarantees.
@@ -118,8 +121,12 @@ def dp_pg(
         quality: the quality loop; needed for max_tries > 1.
         assumptions: what the caller knows of the members, for the guarantee.
         description: how the members were made; goes into the release, so it must be public.
+        ledger: charge the release there before it is drawn. The guarantee is then that of everything that the ledger
+            holds on the same data set, this release included.
+        data_id: name of the data set in the ledger.
 
     Raises:
+        BudgetExceededError, KeyReusedError: the ledger refused; nothing was drawn.
         InvalidBudgetError: epsilon or delta is not usable.
         MemberMismatchError: ``initial`` is of another architecture.
         QualityNotReachedError: no try exceeded the threshold. The budget is spent all the same.
@@ -135,10 +142,10 @@ def dp_pg(
     def draw(attempt: int) -> dict[str, torch.Tensor]:
         return _draw(collection, settings, plan, key, label, center, attempt, progress)
 
-    tensors = _accepted(draw, settings.max_tries, quality)
     guarantee = dp_pg_guarantee(
         plan,
-        assumptions=assumptions + _assumptions(settings, plan, overlap, quality, collection.other_names),
+        assumptions=assumptions
+        + _assumptions(settings, plan, overlap, quality, collection.other_names, ledger is not None),
         reproducible=key.reproducible,
         private_validation=quality is not None and not quality.records_are_public,
         unprotected_tensors=() if settings.constant_tensors_are_public else collection.other_names,
@@ -146,6 +153,9 @@ def dp_pg(
         bandwidth_source=_bandwidth_source(settings),
         range_source=_range_source(settings),
     )
+    if ledger is not None:
+        guarantee = _charge(ledger, data_id, plan, overlap, guarantee, key, label)
+    tensors = _accepted(draw, settings.max_tries, quality)
     how = {
         "method": "dp-pg",
         "settings": _used(settings),
@@ -156,6 +166,20 @@ def dp_pg(
         "quality_records": None if quality is None else quality.records.name,
     }
     return Release(tensors, guarantee, {**(description or {}), **how})
+
+
+def _charge(
+    ledger: Ledger, data_id: str | None, plan: DpPgPlan, overlap: int | None, guarantee: Guarantee, key: Key, label: str
+) -> Guarantee:
+    """Charge the release, before it is drawn; the guarantee with everything else in the ledger counted."""
+    if not data_id:
+        raise InvalidArgumentError("a ledger adds up what is drawn from one data set: give its name (data_id)")
+    proven = guarantee.proven is not None
+    ledger.charge(
+        data_id, events_of(plan, overlap) if proven else None, key=key, label=label,
+        unbounded_because=guarantee.not_proven_because, note=guarantee.mechanism,
+    )  # fmt: skip
+    return guarantee_from(ledger, data_id, guarantee, plan.delta) if proven else guarantee
 
 
 def _accepted(
@@ -298,17 +322,22 @@ def _assumptions(
     overlap: int | None,
     quality: QualityCheck | None,
     constant_names: tuple[str, ...],
+    in_ledger: bool,
 ) -> tuple[Assumption, ...]:
     if settings.mode == "paper":
         return ()
+    others = (
+        "Everything that was drawn from these members, or from others of the same records, is in the ledger under one "
+        "data set."
+        if in_ledger
+        else "No other model was drawn from these members, nor from others of the same records; runs that ended "
+        "without a release count too. Their budgets add up."
+    )
     items = [
         Assumption("The range, bandwidth, window, grid and clip were chosen without looking at the members."),
         Assumption("The number of members and the architecture are public."),
         Assumption("The key is secret and was used for no other release."),
-        Assumption(
-            "No other model was drawn from these members, nor from others of the same records; runs that ended without "
-            "a release count too. Their budgets add up."
-        ),
+        Assumption(others),
         Assumption(
             "Training ends with finite parameters whichever record is replaced: otherwise, whether there is a release "
             "reveals it."
