@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from privkernels.errors import CorruptFileError, InvalidArgumentError
-from privkernels.privacy import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy import Assumption, Claim, Guarantee, Proof, Relation, Unit
 
 CLAIM = Claim(1.0, 0.0, "Some paper", "Eq. 1", "max")
 
@@ -68,3 +71,49 @@ def test_refuses_numbers_that_are_no_guarantee(proof):
 def test_damaged_json_is_named(damage):
     with pytest.raises(CorruptFileError, match="not a guarantee"):
         Guarantee.from_dict(guarantee().to_dict() | damage)
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize("relation", list(Relation))
+def test_every_unit_and_relation_reads_as_a_sentence(unit, relation):
+    value = guarantee(unit=unit, relation=relation)
+    assert Guarantee.from_json(value.to_json()) == value
+    words = {Relation.REPLACE_ONE: "been replaced by another", Relation.ADD_OR_REMOVE_ONE: "had it not been there"}
+    assert words[relation] in value.summary
+    assert f"Unit: {unit}." in str(value)
+    assert "  " not in value.summary
+
+
+def test_the_whole_guarantee_as_text():
+    lines = str(guarantee()).splitlines()
+    assert "Needs (checked): a" in lines
+    assert "Needs (assumed, nobody checked): b" in lines
+    assert "score_error: 1e-07" in lines
+    assert "Warning: w" in lines
+    assert any(line.startswith("Claimed by Some paper, Eq. 1: max") for line in lines)
+    assert any(line.startswith("Proven by: zCDP") for line in lines)
+    nothing = str(guarantee(proven=None, not_proven_because="why", claimed=None))
+    assert "Proven by" not in nothing
+    assert "Claimed" not in nothing
+
+
+def test_survives_the_metadata_of_a_safetensors_file(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"guarantee": guarantee().to_json()})
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert Guarantee.from_json(file.metadata()["guarantee"]) == guarantee()
+
+
+def test_a_guarantee_without_a_relation_is_replace_one():
+    old = guarantee().to_dict()
+    del old["relation"]
+    assert Guarantee.from_dict(old).relation is Relation.REPLACE_ONE
+
+
+def test_text_that_is_no_json():
+    with pytest.raises(CorruptFileError, match="not a guarantee"):
+        Guarantee.from_json("{")
+
+
+def test_is_frozen():
+    with pytest.raises(AttributeError):
+        guarantee().unit = Unit.MEMBER

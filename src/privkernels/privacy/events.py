@@ -53,6 +53,8 @@ class Event:
     total_variation: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.relation not in tuple(Relation):
+            raise InvalidArgumentError(f"a relation is one of {', '.join(Relation)}, not {self.relation!r}")
         object.__setattr__(self, "relation", Relation(self.relation))
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise InvalidArgumentError(f"an event's count is a whole number of 1 or more, got {self.count!r}")
