@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
+from privkernels.cli import account as account_commands
 from privkernels.cli import ledger as ledger_commands
 from privkernels.cli.console import one_line_errors, out, print_guarantee, print_summary, progress_bar
 from privkernels.errors import InvalidArgumentError
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(account_commands.app, name="account")
 app.add_typer(ledger_commands.app, name="ledger")
 
 

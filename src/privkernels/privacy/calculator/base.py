@@ -1,19 +1,18 @@
-"""The questions of ``privkernels account``: what a mechanism's numbers claim and prove, solved for the one left out.
-
-Each function takes the numbers of one mechanism with one of them None, finds that one, and returns a
-:class:`Calculation`: claimed and proven side by side, and a curve to plot.
-"""
+"""What an answer of the calculator is, and how the number that was left out is found."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
 
-from privkernels.errors import InvalidArgumentError, InvalidBudgetError
+from privkernels.errors import InvalidArgumentError, InvalidBudgetError, UnknownNameError
 from privkernels.privacy.guarantee import Guarantee, round_up
 
 Number = float | int
+Choice = TypeVar("Choice", bound=StrEnum)
 _WIDEST = 1e12  # unknowns are looked for between 1 / this and this
 
 
@@ -45,7 +44,7 @@ class Calculation:
     Attributes:
         title: the mechanism.
         inputs: all numbers, the one that was solved for included.
-        solved: its name, or None if everything was given.
+        solved: the name of the one that was solved for.
         rows: claimed beside proven.
         notes: what a reader must know.
         curve: for a plot.
@@ -53,7 +52,7 @@ class Calculation:
 
     title: str
     inputs: Mapping[str, Number | str | None]
-    solved: str | None
+    solved: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     curve: Curve | None = field(default=None, repr=False)
@@ -67,21 +66,29 @@ class Calculation:
         }  # fmt: skip
 
 
-def missing(**numbers: Number | None) -> str | None:
-    """The name of the one that is None, or None if all are given.
+def missing(**numbers: Number | None) -> str:
+    """The name of the one number that is None: the unknown.
 
-    Raises :class:`InvalidArgumentError` if more than one is.
+    Raises :class:`InvalidArgumentError` unless exactly one is, and the others are positive and finite.
     """
     names = [name for name, value in numbers.items() if value is None]
+    words = ", ".join(name.replace("_", "-") for name in (names or numbers))
     if len(names) > 1:
-        raise InvalidArgumentError(
-            f"{', '.join(name.replace('_', '-') for name in names)} are missing: give all of them but one, which is "
-            "then solved for"
-        )
+        raise InvalidArgumentError(f"{words} are missing: give all of them but one, which is then solved for")
+    if not names:
+        raise InvalidArgumentError(f"{words} are all given: leave out the one to solve for")
     for name, value in numbers.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InvalidArgumentError(f"{name.replace('_', '-')} must be positive and finite, got {value!r}")
-    return names[0] if names else None
+    return names[0]
+
+
+def choose(kind: type[Choice], text: str) -> Choice:
+    """The member of an enumeration by its value; raises :class:`UnknownNameError` with the ones there are."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise UnknownNameError(f"there is no {kind.__name__} {text!r}: use one of {', '.join(kind)}") from None
 
 
 def largest(holds: Callable[[float], bool], what: str, *, low: float = 1 / _WIDEST, high: float = _WIDEST) -> float:

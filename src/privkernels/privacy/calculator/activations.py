@@ -1,0 +1,110 @@
+"""Noisy activations: what one number's epsilon claims, and what the transcript of a training proves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from privkernels.privacy.activation_formulae import TensorSensitivity, clipped_tensor_sensitivity
+from privkernels.privacy.activations import (
+    ActivationPlan,
+    ClientLayer,
+    PaperAnalysis,
+    activation_guarantee,
+    bound_of,
+)
+from privkernels.privacy.calculator.base import (
+    Calculation,
+    Curve,
+    Row,
+    choose,
+    largest,
+    largest_count,
+    missing,
+    row_of,
+    smallest,
+)
+
+
+def activations(
+    *,
+    noise_std: float | None = None,
+    clip: float | None = None,
+    epochs: int | None = None,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
+    sensitivity: TensorSensitivity | None = None,
+    client_layer: str = "frozen",
+    release_once: bool = False,
+    signed: bool = False,
+    sgd_noise_multiplier: float | None = None,
+    label_epsilon: float | None = None,
+) -> Calculation:
+    """Training on noisy activations; one of noise_std, clip, epochs and epsilon is None.
+
+    ``clip`` is the L2 norm that each example's tensor is clipped to; with ``sensitivity`` (a bound without clipping) it
+    must not be given. A client layer trained without noise has no epsilon to solve for: then everything else is given.
+
+    Raises:
+        InvalidArgumentError, InvalidBudgetError: not exactly one unknown, or no number satisfies the others.
+    """
+    known_clip = sensitivity.value if sensitivity is not None else clip
+    unknown = missing(noise_std=noise_std, clip=known_clip, epochs=epochs, epsilon=epsilon)
+
+    layer = choose(ClientLayer, client_layer)
+
+    def plan(noise_std: float, clip: float, epochs: int) -> ActivationPlan:
+        return ActivationPlan(
+            sensitivity=sensitivity or clipped_tensor_sensitivity(clip, nonnegative=not signed), noise_std=noise_std,
+            epochs=epochs, delta=delta, client_layer=layer, release_once=release_once,
+            sgd_noise_multiplier=sgd_noise_multiplier, label_epsilon=label_epsilon,
+        )  # fmt: skip
+
+    s, c, t, limit = noise_std or 1.0, known_clip or 1.0, int(epochs or 1), epsilon or 0.0
+    if unknown == "noise_std":
+        s = smallest(lambda x: bound_of(plan(x, c, t)).epsilon <= limit, "noise-std")
+    elif unknown == "clip":
+        c = largest(lambda x: bound_of(plan(s, x, t)).epsilon <= limit, "clip")
+    elif unknown == "epochs":
+        t = largest_count(lambda n: bound_of(plan(s, c, n)).epsilon <= limit, "epoch")
+    solved = plan(s, c, t)
+    total = bound_of(solved).epsilon if solved.client_layer is not ClientLayer.UNNOISED else None
+    return Calculation(
+        f"noisy activations, client layer {client_layer}",
+        {
+            "noise_std": s, "clip": c if sensitivity is None else None, "epochs": t, "epsilon": total, "delta": delta,
+            "sensitivity": solved.sensitivity.value, "sensitivity_bound": solved.sensitivity.bound,
+            "label_epsilon": label_epsilon, "releases": solved.releases,
+        },
+        unknown,
+        _rows(solved),
+        activation_guarantee(solved).warnings,
+        _curve(solved),
+    )  # fmt: skip
+
+
+def _rows(plan: ActivationPlan) -> tuple[Row, ...]:
+    """Each of the paper's three claims, for one number, beside what holds for an example's tensor."""
+    guarantees = [activation_guarantee(replace(plan, analysis=analysis)) for analysis in PaperAnalysis]
+    return tuple(
+        row_of(guarantee, f"{analysis} | one {guarantee.unit}")
+        for analysis, guarantee in zip(PaperAnalysis, guarantees, strict=True)
+    )
+
+
+def _curve(plan: ActivationPlan) -> Curve:
+    stds = np.geomspace(plan.noise_std / 10, plan.noise_std * 10, 60).tolist()
+    plans = [replace(plan, noise_std=s) for s in stds]
+    lines = {"claimed (zCDP-A, one number)": [_claimed(p) for p in plans]}
+    if plan.client_layer is not ClientLayer.UNNOISED:
+        lines["proven"] = [bound_of(p).epsilon for p in plans]
+        if plan.client_layer is ClientLayer.FROZEN and not plan.release_once and plan.epochs > 1:
+            lines["proven, each tensor sent once"] = [bound_of(replace(p, release_once=True)).epsilon for p in plans]
+    return Curve("noise standard deviation", f"ε at δ = {plan.delta:g}", stds, lines, "Noisy activations")
+
+
+def _claimed(plan: ActivationPlan) -> float:
+    claim = activation_guarantee(plan).claimed
+    return math.nan if claim is None else claim.epsilon
