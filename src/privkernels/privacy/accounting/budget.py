@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from privkernels.errors import InvalidBudgetError
+from privkernels.errors import InvalidArgumentError, InvalidBudgetError
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,18 @@ class Bound:
     epsilon: float
     delta: float
     accountant: str
+
+
+class Comparison(NamedTuple):
+    """A looser or conditional formula of the literature, beside which ours is shown; never a bound by itself.
+
+    Attributes:
+        value: what the formula gives.
+        proven: whether the conditions under which its authors proved it are met.
+    """
+
+    value: float
+    proven: bool
 
 
 def check_epsilon(epsilon: float) -> float:
@@ -29,3 +42,24 @@ def check_delta(delta: float) -> float:
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
         raise InvalidBudgetError(f"delta must lie strictly between 0 and 1, got {delta!r}")
     return float(delta)
+
+
+def check_amount(name: str, value: float) -> float:
+    """Return ``value`` if it is finite and not negative, else raise :class:`InvalidBudgetError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidBudgetError(f"{name} must be finite and not negative, got {value!r}")
+    return float(value)
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return ``value`` if it is finite and above 0, else raise :class:`InvalidArgumentError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidArgumentError(f"{name} must be a positive, finite number, got {value!r}")
+    return float(value)
+
+
+def check_count(name: str, value: int, *, low: int = 1) -> int:
+    """Return ``value`` if it is a whole number of at least ``low``, else raise :class:`InvalidArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InvalidArgumentError(f"{name} must be a whole number of {low} or more, got {value!r}")
+    return value

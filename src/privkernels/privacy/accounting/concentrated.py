@@ -1,13 +1,17 @@
-"""Zero-concentrated differential privacy (Bun and Steinke 2016) and its conversion to epsilon and delta."""
+"""Zero-concentrated differential privacy (Bun and Steinke 2016): D_alpha <= rho alpha for every alpha > 1."""
 
 from __future__ import annotations
 
 import math
 
-from scipy.optimize import minimize_scalar
-
-from privkernels.errors import InvalidBudgetError
-from privkernels.privacy.accounting.budget import check_delta
+from privkernels.privacy.accounting.budget import Comparison, check_amount, check_delta, check_epsilon
+from privkernels.privacy.accounting.renyi import (
+    SLACK,
+    epsilon_over_divergence,
+    least_over_orders,
+    renyi_to_delta,
+    renyi_to_epsilon,
+)
 
 
 def zcdp_to_epsilon(rho: float, delta: float) -> float:
@@ -15,19 +19,45 @@ def zcdp_to_epsilon(rho: float, delta: float) -> float:
 
     epsilon = min over alpha > 1 of  rho alpha + [ln(1/delta) + (alpha - 1) ln(1 - 1/alpha) - ln alpha] / (alpha - 1).
     Every alpha gives a valid bound, so an inexact minimum is still one.
+
+    Raises:
+        InvalidBudgetError: ``rho`` is negative or not finite, or ``delta`` is not in (0, 1).
     """
-    check_delta(delta)
-    if not 0 <= rho < math.inf:
-        raise InvalidBudgetError(f"rho must be finite and not negative, got {rho!r}")
+    rho, delta = check_amount("rho", rho), check_delta(delta)
     if rho == 0:
         return 0.0
+    return renyi_to_epsilon(lambda excess: rho * (1 + excess), delta).value
 
-    def epsilon(log_excess: float) -> float:
-        excess = math.exp(log_excess)  # alpha - 1
-        log_ratio = -math.log1p(1 / excess)  # ln(1 - 1/alpha)
-        return rho * (1 + excess) + (math.log(1 / delta) - math.log1p(excess)) / excess + log_ratio
 
-    # The classic conversion's optimum is close; search e^8 around it.
-    start = 0.5 * math.log(math.log(1 / delta) / rho)
-    best = minimize_scalar(epsilon, bounds=(start - 8, start + 8), method="bounded", options={"xatol": 1e-10})
-    return max(0.0, min(float(best.fun), epsilon(start)))
+def zcdp_to_delta(rho: float, epsilon: float) -> float:
+    """Smallest delta that rho-zCDP gives at ``epsilon`` (0 or more); the same proposition solved for delta.
+
+    Raises:
+        InvalidBudgetError: ``rho`` or ``epsilon`` is negative or not finite.
+    """
+    rho, epsilon = check_amount("rho", rho), check_amount("epsilon", epsilon)
+    if rho == 0:
+        return 0.0
+    return math.exp(renyi_to_delta(lambda excess: rho * (1 + excess), epsilon).value)
+
+
+def epsilon_to_zcdp(epsilon: float, delta: float) -> float:
+    """Largest rho whose conversion at ``delta`` stays within ``epsilon``: how much zCDP a budget buys.
+
+    rho = max over alpha of (epsilon - [...]) / alpha with the bracket of :func:`zcdp_to_epsilon`.
+
+    Raises:
+        InvalidBudgetError: ``epsilon`` is not positive and finite, or ``delta`` is not in (0, 1).
+    """
+    epsilon, delta = check_epsilon(epsilon), check_delta(delta)
+    best = least_over_orders(lambda excess: (epsilon_over_divergence(excess, delta) - epsilon) / (1 + excess))
+    rho = max(0.0, -best.value) * (1 - 4 * SLACK)
+    while rho > 0 and zcdp_to_epsilon(rho, delta) > epsilon:  # the slack of the way back
+        rho *= 1 - 4 * SLACK
+    return rho
+
+
+def classic_zcdp_epsilon(rho: float, delta: float) -> Comparison:
+    """rho + 2 sqrt(rho ln(1/delta)) (Bun and Steinke 2016, Prop. 1.3): valid, and never below ours."""
+    rho, delta = check_amount("rho", rho), check_delta(delta)
+    return Comparison(rho + 2 * math.sqrt(-rho * math.log(delta)), True)
