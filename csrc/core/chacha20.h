@@ -3,14 +3,22 @@
 // The block function is the RFC's. Its 128-bit counter and nonce are filled with an address, so that
 // every draw is a function of (key, element, attempt, purpose) and of nothing else:
 //
-//   word 12  low 32 bits of the block number      word 14  attempt
+//   word 12  low 32 bits of the block number      word 14  attempt (or draw, below)
 //   word 13  high 32 bits of the block number     word 15  purpose (which kernel draws)
 //
-// A block holds eight 64-bit draws and serves eight neighbouring elements: element j reads the 64-bit
-// word j mod 8 of block j div 8. The key is already the one derived from the release's label.
+// A block holds eight 64-bit draws. There are two layouts; the purpose decides which one a kernel uses. The key is
+// already the one derived from the release's label.
+//
+// Neighbouring (kde_em): a block serves eight neighbouring elements; element j reads the 64-bit word j mod 8 of
+// block j div 8.
+//
+// Spread (newer kernels): 16 blocks serve 128 neighbouring elements, and 64-bit word w of the group's block b serves
+// its element 16 w + b. So element j reads word (j div 16) mod 8 of block 16 (j div 128) + j mod 16, and code that
+// computes several blocks at once, one in each lane, has neighbouring elements in its lanes without a transposition.
+// Word 14 is then the number of the draw among those of one element, where it takes more than one.
 #pragma once
 
-#include "platform.h"
+#include "lanes.h"
 
 namespace privkernels {
 
@@ -23,9 +31,14 @@ enum Purpose : uint32_t {
   kPurposeRandomizedResponse = 5
 };
 
-PK_HD uint32_t rotate_left(uint32_t value, int count) { return (value << count) | (value >> (32 - count)); }
+// W is uint32_t, or a vector of them with one block in each lane.
+template <class W>
+PK_HD W rotate_left(W value, int count) {
+  return (value << count) | (value >> (32 - count));
+}
 
-PK_HD void chacha20_quarter_round(uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
+template <class W>
+PK_HD void chacha20_quarter_round(W& a, W& b, W& c, W& d) {
   a += b, d = rotate_left(d ^ a, 16);
   c += d, b = rotate_left(b ^ c, 12);
   a += b, d = rotate_left(d ^ a, 8);
@@ -33,12 +46,13 @@ PK_HD void chacha20_quarter_round(uint32_t& a, uint32_t& b, uint32_t& c, uint32_
 }
 
 // key [8], counter_nonce [4] (words 12 to 15), out [16]; all words little-endian as in RFC 8439, 2.3.
-PK_HD void chacha20_block(const uint32_t* key, const uint32_t* counter_nonce, uint32_t* out) {
-  uint32_t initial[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
-  for (int i = 0; i < 8; ++i) initial[4 + i] = key[i];
-  for (int i = 0; i < 4; ++i) initial[12 + i] = counter_nonce[i];
-  uint32_t x[16];
-  for (int i = 0; i < 16; ++i) x[i] = initial[i];
+template <class W>
+PK_HD void chacha20_block(const uint32_t* key, const W* counter_nonce, W* out) {
+  const uint32_t constants[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
+  W x[16];
+  for (int i = 0; i < 4; ++i) x[i] = W{} + constants[i];
+  for (int i = 0; i < 8; ++i) x[4 + i] = W{} + key[i];
+  for (int i = 0; i < 4; ++i) x[12 + i] = counter_nonce[i];
   for (int round = 0; round < 10; ++round) {
     chacha20_quarter_round(x[0], x[4], x[8], x[12]);
     chacha20_quarter_round(x[1], x[5], x[9], x[13]);
@@ -49,7 +63,9 @@ PK_HD void chacha20_block(const uint32_t* key, const uint32_t* counter_nonce, ui
     chacha20_quarter_round(x[2], x[7], x[8], x[13]);
     chacha20_quarter_round(x[3], x[4], x[9], x[14]);
   }
-  for (int i = 0; i < 16; ++i) out[i] = x[i] + initial[i];
+  for (int i = 0; i < 4; ++i) out[i] = x[i] + constants[i];
+  for (int i = 0; i < 8; ++i) out[4 + i] = x[4 + i] + key[i];
+  for (int i = 0; i < 4; ++i) out[12 + i] = x[12 + i] + counter_nonce[i];
 }
 
 // The block that holds the draws of elements 8 * block to 8 * block + 7. out [16].
@@ -58,10 +74,52 @@ PK_HD void addressed_block(const uint32_t* key, uint64_t block, uint32_t attempt
   chacha20_block(key, address, out);
 }
 
+// The 64 bits that word `word` of a block holds.
+PK_HD uint64_t block_bits(const uint32_t* block_words, int word) {
+  return static_cast<uint64_t>(block_words[2 * word]) | (static_cast<uint64_t>(block_words[2 * word + 1]) << 32);
+}
+
 // The 64 uniform bits of one element, out of the block that serves it.
 PK_HD uint64_t element_bits(const uint32_t* block_words, uint64_t element) {
-  const int word = static_cast<int>(element & 7) * 2;
-  return static_cast<uint64_t>(block_words[word]) | (static_cast<uint64_t>(block_words[word + 1]) << 32);
+  return block_bits(block_words, static_cast<int>(element % 8));
 }
+
+// --- the spread layout ---
+
+constexpr int kSpreadGroup = 128;  // elements that share 16 blocks
+constexpr int kSpreadBlocks = 16;
+
+PK_HD uint64_t spread_block(uint64_t element) {
+  return element / kSpreadGroup * kSpreadBlocks + element % kSpreadBlocks;
+}
+
+PK_HD int spread_word(uint64_t element) { return static_cast<int>(element / kSpreadBlocks % 8); }
+
+// Draw `draw` of one element; code that serves many elements computes each block once instead.
+PK_HD uint64_t spread_bits(const uint32_t* key, uint64_t element, uint32_t draw, uint32_t purpose) {
+  uint32_t words[16];
+  addressed_block(key, spread_block(element), draw, purpose, words);
+  return block_bits(words, spread_word(element));
+}
+
+#if defined(PK_LANES)
+// The draws of a whole group, split into low and high 32 bits: low [128], high [128]. PK_LANES divides 16.
+PK_HD void spread_group(const uint32_t* key, uint64_t group, uint32_t draw, uint32_t purpose, uint32_t* low,
+                        uint32_t* high) {
+  const uint64_t first = group * kSpreadBlocks;  // a multiple of 16: adding a lane's number carries nowhere
+  for (int lane = 0; lane < kSpreadBlocks; lane += PK_LANES) {
+    BitLanes address[4], words[16];
+    for (int i = 0; i < PK_LANES; ++i) address[0][i] = static_cast<uint32_t>(first) + static_cast<uint32_t>(lane + i);
+    address[1] = BitLanes{} + static_cast<uint32_t>(first >> 32);
+    address[2] = BitLanes{} + draw;
+    address[3] = BitLanes{} + purpose;
+    chacha20_block(key, address, words);
+    for (int word = 0; word < 8; ++word) {
+      __builtin_memcpy(low + word * kSpreadBlocks + lane, &words[2 * word], sizeof(BitLanes));
+      __builtin_memcpy(high + word * kSpreadBlocks + lane, &words[2 * word + 1], sizeof(BitLanes));
+    }
+  }
+}
+#endif
 
 }  // namespace privkernels

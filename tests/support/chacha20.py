@@ -31,3 +31,11 @@ def element_bits(key: bytes, element: int, attempt: int, purpose: int) -> int:
     address = struct.pack("<QII", element // 8, attempt, purpose)
     words: tuple[int, ...] = struct.unpack("<8Q", block(key, address))
     return words[element % 8]
+
+
+def spread_bits(key: bytes, element: int, draw: int, purpose: int) -> int:
+    """Draw ``draw`` of an element in the spread layout: 16 blocks serve 128 elements, word w of block b 16 w + b."""
+    group, within = divmod(element, 128)
+    word, in_group = divmod(within, 16)
+    words: tuple[int, ...] = struct.unpack("<8Q", block(key, struct.pack("<QII", group * 16 + in_group, draw, purpose)))
+    return words[word]

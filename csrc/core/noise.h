@@ -1,0 +1,143 @@
+// The arithmetic of noise_add for one element, the same for CPU and CUDA. Straight-line integer and IEEE double
+// operations: compilers turn loops over it into vector code, and every variant gives the same bits.
+#pragma once
+
+#include "lanes.h"
+#include "privkernels/noise_add.h"
+
+namespace privkernels {
+
+constexpr double kLargestSteps = 1125899906842624.0;         // 2^50
+constexpr uint64_t kShiftBits = uint64_t{0x43380000} << 32;  // of 1.5 * 2^52, which has a unit in its last place of 1
+
+PK_HD uint64_t double_to_bits(double value) {
+#if defined(__CUDA_ARCH__)
+  return static_cast<uint64_t>(__double_as_longlong(value));
+#else
+  uint64_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+PK_HD double double_from_bits(uint64_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __longlong_as_double(static_cast<long long>(bits));
+#else
+  double value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+// 2^exponent, -1022 to 1023.
+PK_HD double power_of_two(int exponent) { return double_from_bits(static_cast<uint64_t>(exponent + 1023) << 52); }
+
+PK_HD double clamped(double value, double largest) {
+  value = value < -largest ? -largest : value;
+  return value > largest ? largest : value;
+}
+
+// The nearest integer, half to even, for |value| <= 2^51: adding 1.5 * 2^52 rounds and leaves it in the low bits.
+PK_HD int64_t nearest_integer(double value) {
+  return static_cast<int64_t>(double_to_bits(value + double_from_bits(kShiftBits)) - kShiftBits);
+}
+
+// The same in the other direction, exact for |value| <= 2^51.
+PK_HD double exact_double(int64_t value) {
+  return double_from_bits(static_cast<uint64_t>(value) + kShiftBits) - double_from_bits(kShiftBits);
+}
+
+// --- formats: decode is exact; encode takes a number that the format holds ---
+
+struct Float32Format {
+  typedef uint32_t Bits;
+  static constexpr int kPrecision = 24, kMinExponent = -126;
+  static constexpr double kLargest = 340282346638528859811704183484516925440.0;
+
+  PK_HD bool finite(Bits bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
+  // Denormals (below 2^-126) are read as 0, which the grid rounds them to anyway: some processors take longer for them.
+  PK_HD double decode(Bits bits) {
+    return static_cast<double>(from_bits((bits & 0x7f800000u) != 0 ? bits : 0u, 0.0f));
+  }
+  PK_HD Bits encode(double value) { return to_bits(static_cast<float>(value)); }
+};
+
+struct BFloat16Format {
+  typedef uint16_t Bits;
+  static constexpr int kPrecision = 8, kMinExponent = -126;
+  static constexpr double kLargest = 338953138925153547590470800371487866880.0;
+
+  PK_HD bool finite(Bits bits) { return (bits & 0x7f80u) != 0x7f80u; }
+  PK_HD double decode(Bits bits) { return Float32Format::decode(static_cast<uint32_t>(bits) << 16); }
+  PK_HD Bits encode(double value) { return static_cast<Bits>(Float32Format::encode(value) >> 16); }
+};
+
+struct Float16Format {
+  typedef uint16_t Bits;
+  static constexpr int kPrecision = 11, kMinExponent = -14;
+  static constexpr double kLargest = 65504.0;
+
+  PK_HD bool finite(Bits bits) { return (bits & 0x7c00u) != 0x7c00u; }
+  // By integers, so that flushing of float32 denormals does not reach float16's.
+  PK_HD double decode(Bits bits) {
+    const uint32_t field = (bits >> 10) & 31u;
+    const int32_t fraction = static_cast<int32_t>((bits & 0x3ffu) + (field != 0 ? 0x400u : 0u));
+    const double magnitude = static_cast<double>(fraction) * power_of_two(static_cast<int>(field + (field == 0)) - 25);
+    return (bits & 0x8000u) != 0 ? -magnitude : magnitude;
+  }
+  PK_HD Bits encode(double value) {
+    const uint32_t single = Float32Format::encode(value);
+    const uint32_t sign = (single >> 16) & 0x8000u;
+    const uint32_t positive = single & 0x7fffffffu;
+    const uint32_t normal = (positive >> 13) - (112u << 10);  // exponents are biased by 127 and by 15
+    // Below 2^-14 the bits count units of 2^-24, all of them exact in float32.
+    const bool tiny = positive < 0x38800000u;
+    const float units = from_bits(tiny ? positive : 0u, 0.0f) * 16777216.0f;
+    return static_cast<Bits>(sign | (tiny ? static_cast<uint32_t>(static_cast<int32_t>(units)) : normal));
+  }
+};
+
+// `value` rounded once, half to even, to the precision of Format, and kept in its finite range.
+template <class Format>
+PK_HD double round_to_format(double value) {
+  const double inside = clamped(value, Format::kLargest);
+  const uint64_t field = (double_to_bits(inside) >> 52) & 0x7ffu;
+  constexpr uint64_t kSmallest = Format::kMinExponent + 1023;
+  const uint64_t exponent = field < kSmallest ? kSmallest : field;
+  // 1.5 * 2^52 units in the last place that Format has at this exponent: the sum is rounded to such units.
+  const double shift = double_from_bits(((exponent + 53 - Format::kPrecision) << 52) | (uint64_t{1} << 51));
+  return (inside + shift) - shift;
+}
+
+// --- the noise ---
+
+// The outcome of an alias table; `shift` is index_bits + sign_bits. A select, not a branch.
+PK_HD uint64_t alias_outcome(uint64_t word, const uint64_t* entries, uint64_t mask, int shift) {
+  const uint64_t index = word & mask;
+  const uint64_t entry = entries[index];
+  return (word >> shift) < (entry >> shift) ? index : entry & mask;
+}
+
+// K after one more table. `last` says that this is the Laplace's top table, which carries the sign.
+template <NoiseDistribution distribution>
+PK_HD int64_t add_table(int64_t sum, uint64_t word, const NoiseTable& table, bool last) {
+  const uint64_t mask = (uint64_t{1} << table.index_bits) - 1;
+  if (distribution == NoiseDistribution::kGaussian) {
+    const int64_t value = static_cast<int64_t>(alias_outcome(word, table.entries, mask, table.index_bits + 1));
+    const int64_t sign = -static_cast<int64_t>((word >> table.index_bits) & 1);
+    return sum + ((value ^ sign) - sign) * table.multiplier;
+  }
+  const int64_t value = static_cast<int64_t>(alias_outcome(word, table.entries, mask, table.index_bits));
+  if (!last) return sum + value * table.multiplier;
+  return (sum + (value >> 1) * table.multiplier) ^ -(value & 1);
+}
+
+// output = round(g (z + K)) for input bits; `inverse` is 1 / g.
+template <class Format>
+PK_HD typename Format::Bits add_noise(typename Format::Bits input, int64_t noise, double granularity, double inverse) {
+  const int64_t steps = nearest_integer(clamped(Format::decode(input) * inverse, kLargestSteps));
+  return Format::encode(round_to_format<Format>(exact_double(steps + noise) * granularity));
+}
+
+}  // namespace privkernels
