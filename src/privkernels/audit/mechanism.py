@@ -63,6 +63,7 @@ def audit_mechanism(
     Args:
         draw: ``draw(second, count)`` returns ``count`` independent outcomes on the first (False) or second (True)
             input, 1-D: integers, or floats, which are compared as they are. Map richer outcomes to integers first.
+            It is called four times and must draw anew each time: for a mechanism with a key, under another label.
         draws: per input; half of them choose the event.
         delta: of the (epsilon, delta) that is audited.
         largest_event: with more different outcomes than this, events are ranges of ordered outcomes.

@@ -28,6 +28,14 @@ from privkernels.privacy.events import (
     SampledGaussianEvent,
 )
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.mechanisms import (
+    Drawn,
+    discrete_gaussian,
+    discrete_laplace,
+    exponential_mechanism,
+    permute_and_flip,
+    randomized_response,
+)
 
 __all__ = [
     "ApproximateEvent",
@@ -37,6 +45,7 @@ __all__ = [
     "Claim",
     "ConcentratedEvent",
     "DpPgPlan",
+    "Drawn",
     "Event",
     "GaussianEvent",
     "Guarantee",
@@ -47,13 +56,18 @@ __all__ = [
     "SampledGaussianEvent",
     "Unit",
     "compose",
+    "discrete_gaussian",
+    "discrete_laplace",
     "dp_pg_guarantee",
+    "exponential_mechanism",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
     "kde_sensitivity",
     "paper_kde_sensitivity",
+    "permute_and_flip",
     "plan_paper_dp_pg",
     "plan_proven_dp_pg",
+    "randomized_response",
     "zcdp_to_epsilon",
 ]
