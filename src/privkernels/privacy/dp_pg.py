@@ -12,6 +12,9 @@ The exponential mechanism with P(r) proportional to exp(lambda u(r)), u from Eq.
   parameters holds only for neighbours that differ in one scalar of one member.
 * Range and bandwidth. If they are computed from the members, the grid differs between neighbours and the
   value drawn can identify the data: no finite epsilon. They must be public.
+* Accept loop (Algorithm 1, line 2). A test on public records that may repeat without end conditions the release on a
+  public set. That keeps the range of the privacy loss, N eta, but not the zCDP of N separate draws: in a rare set the
+  loss can be N eta for certain. With at most k tries the k N draws compose as usual.
 
 With lambda = eta M / (2 w_max) a draw is eta-bounded-range for one replaced member, and s eta for s of them.
 """
@@ -52,7 +55,7 @@ class DpPgPlan:
         unit: what the budget is for; the paper's mode has the paper's unit, one scalar of one member.
         num_members, num_parameters: M and N, both public.
         grid_points, window_ratio: R, and the window in bandwidths; public.
-        max_tries: tries of the quality loop that are paid for.
+        max_tries: tries of the quality loop that are paid for; None if it repeats until a public test accepts.
         overlap: s, the largest number of members that one record was used in (1 for unit member).
         epsilon_draw: eta_j; in the paper's mode the paper's epsilon_j.
         multiplier: lambda of the exponential mechanism.
@@ -65,7 +68,7 @@ class DpPgPlan:
     num_parameters: int
     grid_points: int
     window_ratio: float
-    max_tries: int
+    max_tries: int | None
     overlap: int
     epsilon_draw: float
     multiplier: float
@@ -98,7 +101,7 @@ def plan_paper_dp_pg(
     num_parameters: int,
     grid_points: int,
     window_ratio: float,
-    max_tries: int = 1,
+    max_tries: int | None = 1,
 ) -> DpPgPlan:
     """DP-PG as printed: epsilon_j = epsilon, lambda = epsilon_j / (2 * paper's sensitivity).
 
@@ -127,18 +130,25 @@ def plan_proven_dp_pg(
     grid_points: int,
     window_ratio: float,
     overlap: int | None = None,
-    max_tries: int = 1,
+    max_tries: int | None = 1,
 ) -> DpPgPlan:
     """The largest epsilon per draw whose composition over everything that is released stays within budget.
 
     Args:
         epsilon, delta: the budget of the whole release for one ``unit``, all tries included.
+        unit: parameter, member or example.
         overlap: for unit example, the largest number of members that one record was used in; M if None.
+        max_tries: tries of the quality loop; None for a loop without end, which costs the sum of all ranges.
 
     Raises:
+        InvalidArgumentError: another unit, or a shape, overlap or number of tries that cannot be.
         InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
     """
     unit = Unit(unit)
+    if unit not in _NEIGHBOURING:
+        raise InvalidArgumentError(
+            f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
+        )
     check_epsilon(epsilon)
     check_delta(delta)
     _check_shape(num_members, num_parameters, max_tries)
@@ -189,10 +199,14 @@ def event_of(plan: DpPgPlan) -> BoundedRangeEvent:
     # From the multiplier that is drawn with, not from what the plan says it is worth.
     range_of_one = 2 * plan.multiplier * kde_sensitivity(plan.num_members, plan.window_ratio)
     relative = math.isfinite(accuracy.resolution_epsilon)
+    eta = plan.overlap * range_of_one + accuracy.epsilon_shift + (accuracy.resolution_epsilon if relative else 0.0)
+    draws = 1 if plan.unit is Unit.PARAMETER else plan.num_parameters
+    if plan.max_tries is None:
+        # The N draws are one draw of the whole model, whose range a public acceptance set cannot widen. A total
+        # variation is not kept by conditioning on a set that may be rare.
+        return BoundedRangeEvent(eta=draws * eta, total_variation=0.0 if relative else 1.0)
     return BoundedRangeEvent(
-        eta=plan.overlap * range_of_one + accuracy.epsilon_shift + (accuracy.resolution_epsilon if relative else 0.0),
-        count=plan.max_tries * (1 if plan.unit is Unit.PARAMETER else plan.num_parameters),
-        total_variation=0.0 if relative else min(1.0, accuracy.resolution_tv),
+        eta=eta, count=plan.max_tries * draws, total_variation=0.0 if relative else min(1.0, accuracy.resolution_tv)
     )
 
 
@@ -240,13 +254,20 @@ def dp_pg_guarantee(
         claimed=_claim(plan),
         proven=None if reasons or bound is None else Proof(bound.epsilon, bound.delta, bound.accountant),
         not_proven_because=" ".join(reasons) or None,
-        assumptions=assumptions,
+        assumptions=assumptions + (_LOOP_ASSUMPTIONS if plan.max_tries is None else ()),
         implementation=_implementation(plan, bandwidth_source, range_source),
         warnings=_warnings(plan, bound),
         reproducible=reproducible,
     )
 
 
+_LOOP_ASSUMPTIONS = (
+    Assumption("The quality loop accepts by a rule that was fixed beforehand and reads public records only."),
+    Assumption(
+        "Nobody learns how many tries the quality loop took, from the time that it took either: their number follows a "
+        "geometric law whose parameter depends on the members."
+    ),
+)
 _NEIGHBOURING = {
     Unit.PARAMETER: "two collections in which one scalar of one member is replaced by another finite one (the slices "
     "of the paper's Definition 3, which removes it instead)",
@@ -327,7 +348,7 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
         "multiplier": plan.multiplier,
         "epsilon_of_one_draw": plan.epsilon_draw,
         "overlap_s": plan.overlap if plan.unit is Unit.EXAMPLE else None,
-        "tries_charged": plan.max_tries,
+        "tries_charged": "unlimited" if plan.max_tries is None else plan.max_tries,
         "score_swing_nats": plan.swing,
         "log_grid_points": math.log(plan.grid_points),
         "score_error": accuracy.score_error,
@@ -365,9 +386,9 @@ def _check_members(num_members: int) -> None:
         raise TooFewMembersError(f"a density estimate needs at least 2 members, got {num_members}: train or add more")
 
 
-def _check_shape(num_members: int, num_parameters: int, max_tries: int) -> None:
+def _check_shape(num_members: int, num_parameters: int, max_tries: int | None) -> None:
     _check_members(num_members)
     if num_parameters < 1:
         raise InvalidArgumentError("the members have no floating-point parameters to publish")
-    if max_tries < 1:
-        raise InvalidArgumentError(f"max_tries must be 1 or more, got {max_tries}")
+    if max_tries is not None and max_tries < 1:
+        raise InvalidArgumentError(f"max_tries must be 1 or more, or None for no limit, got {max_tries}")
