@@ -23,9 +23,14 @@ enum Purpose : uint32_t {
   kPurposeRandomizedResponse = 5
 };
 
-PK_HD uint32_t rotate_left(uint32_t value, int count) { return (value << count) | (value >> (32 - count)); }
+// W is uint32_t, or a vector of them (BitLanes of lanes.h): then every lane is a block of its own.
+template <class W>
+PK_HD W rotate_left(W value, int count) {
+  return (value << count) | (value >> (32 - count));
+}
 
-PK_HD void chacha20_quarter_round(uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
+template <class W>
+PK_HD void chacha20_quarter_round(W& a, W& b, W& c, W& d) {
   a += b, d = rotate_left(d ^ a, 16);
   c += d, b = rotate_left(b ^ c, 12);
   a += b, d = rotate_left(d ^ a, 8);
@@ -33,11 +38,14 @@ PK_HD void chacha20_quarter_round(uint32_t& a, uint32_t& b, uint32_t& c, uint32_
 }
 
 // key [8], counter_nonce [4] (words 12 to 15), out [16]; all words little-endian as in RFC 8439, 2.3.
-PK_HD void chacha20_block(const uint32_t* key, const uint32_t* counter_nonce, uint32_t* out) {
-  uint32_t initial[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
-  for (int i = 0; i < 8; ++i) initial[4 + i] = key[i];
+template <class W>
+PK_HD void chacha20_block(const uint32_t* key, const W* counter_nonce, W* out) {
+  const uint32_t constants[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
+  W initial[16];
+  for (int i = 0; i < 4; ++i) initial[i] = W{} + constants[i];
+  for (int i = 0; i < 8; ++i) initial[4 + i] = W{} + key[i];
   for (int i = 0; i < 4; ++i) initial[12 + i] = counter_nonce[i];
-  uint32_t x[16];
+  W x[16];
   for (int i = 0; i < 16; ++i) x[i] = initial[i];
   for (int round = 0; round < 10; ++round) {
     chacha20_quarter_round(x[0], x[4], x[8], x[12]);

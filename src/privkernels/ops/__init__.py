@@ -1,5 +1,13 @@
 """The kernels as PyTorch operators. Each file has one kernel: schema, checks, fake, and a reference."""
 
+from privkernels.ops.em_select import (
+    EmSelectAccuracy,
+    em_select,
+    em_select_accuracy,
+    em_select_probabilities_reference,
+    em_select_sequences_reference,
+    permute_and_flip_probabilities_reference,
+)
 from privkernels.ops.kde_em import (
     KdeEmAccuracy,
     kde_em,
@@ -10,9 +18,20 @@ from privkernels.ops.kde_em import (
     kde_scores,
     kde_scores_reference,
 )
+from privkernels.ops.randomized_response import (
+    RandomizedResponseLaw,
+    randomized_response,
+    randomized_response_law,
+)
 
 __all__ = [
+    "EmSelectAccuracy",
     "KdeEmAccuracy",
+    "RandomizedResponseLaw",
+    "em_select",
+    "em_select_accuracy",
+    "em_select_probabilities_reference",
+    "em_select_sequences_reference",
     "kde_em",
     "kde_em_accuracy",
     "kde_em_probabilities_reference",
@@ -20,4 +39,7 @@ __all__ = [
     "kde_peak",
     "kde_scores",
     "kde_scores_reference",
+    "permute_and_flip_probabilities_reference",
+    "randomized_response",
+    "randomized_response_law",
 ]
