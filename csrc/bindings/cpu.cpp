@@ -4,7 +4,9 @@
 #include "common.h"
 #include "core/chacha20.h"
 #include "cpu/isa.h"
+#include "em_select.h"
 #include "noise_add.h"
+#include "randomized_response.h"
 
 namespace privkernels::bindings {
 namespace {
@@ -65,6 +67,8 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("element_bits", &element_bits_of, py::arg("key"), py::arg("element"), py::arg("attempt"),
              py::arg("purpose"));
   bind_noise_add_cpu(module);
+  bind_em_select_cpu(module);
+  bind_randomized_response_cpu(module);
   module.def("kde_em", [](const std::vector<uintptr_t>& members, const std::vector<int64_t>& strides,
                           int64_t num_elements, uintptr_t lo, int64_t lo_stride, uintptr_t hi, int64_t hi_stride,
                           uintptr_t bandwidth, int64_t bandwidth_stride, double window_ratio, int64_t grid_points,

@@ -2,7 +2,9 @@
 #include <cuda_runtime_api.h>
 
 #include "common.h"
+#include "em_select.h"
 #include "noise_add.h"
+#include "randomized_response.h"
 
 namespace privkernels::bindings {
 namespace {
@@ -28,6 +30,8 @@ PYBIND11_MODULE(_cuda, module) {
   module.doc() = "CUDA kernels of privkernels; see csrc/include/privkernels for the contracts.";
   module.def("device_info", &device_info);
   bind_noise_add_cuda(module);
+  bind_em_select_cuda(module);
+  bind_randomized_response_cuda(module);
   module.def("kde_em_workspace", [](int64_t num_members, int64_t num_elements, int64_t grid_points, int device) {
     KdeEmArgs args{};
     args.num_members = num_members, args.num_elements = num_elements, args.grid_points = grid_points;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "lanes.h"
+#include "wide.h"
 
 namespace privkernels {
 
@@ -88,16 +89,6 @@ PK_HD int weight_bits(int64_t grid_points) {
 
 PK_HD uint64_t integer_weight(float weight, float two_to_bits) {
   return static_cast<uint64_t>(static_cast<int64_t>(weight * two_to_bits));
-}
-
-// floor(bits * total / 2^64): uniform below total up to 2^-64 in every cumulative probability.
-PK_HD uint64_t scale_to(uint64_t bits, uint64_t total) {
-#if defined(__CUDA_ARCH__)
-  return __umul64hi(bits, total);
-#else
-  __extension__ typedef unsigned __int128 Wide;
-  return static_cast<uint64_t>((static_cast<Wide>(bits) * total) >> 64);
-#endif
 }
 
 // Host only: the constants of K for one window_ratio, computed in double.

@@ -1,5 +1,13 @@
 """The kernels as PyTorch operators. Each file has one kernel: schema, checks, fake, and a reference."""
 
+from privkernels.ops.em_select import (
+    EmSelectAccuracy,
+    em_select,
+    em_select_accuracy,
+    em_select_probabilities_reference,
+    em_select_sequences_reference,
+    permute_and_flip_probabilities_reference,
+)
 from privkernels.ops.kde_em import (
     KdeEmAccuracy,
     kde_em,
@@ -12,11 +20,22 @@ from privkernels.ops.kde_em import (
 )
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
+from privkernels.ops.randomized_response import (
+    RandomizedResponseLaw,
+    randomized_response,
+    randomized_response_law,
+)
 
 __all__ = [
+    "EmSelectAccuracy",
     "KdeEmAccuracy",
     "NoiseLaw",
     "NoiseTable",
+    "RandomizedResponseLaw",
+    "em_select",
+    "em_select_accuracy",
+    "em_select_probabilities_reference",
+    "em_select_sequences_reference",
     "kde_em",
     "kde_em_accuracy",
     "kde_em_probabilities_reference",
@@ -28,4 +47,7 @@ __all__ = [
     "noise_add_reference",
     "noise_law",
     "noise_steps",
+    "permute_and_flip_probabilities_reference",
+    "randomized_response",
+    "randomized_response_law",
 ]
