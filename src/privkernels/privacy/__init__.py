@@ -55,9 +55,17 @@ from privkernels.privacy.events import (
     SampledGaussianEvent,
 )
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.secure_aggregation import (
+    AggregationNoise,
+    AggregationPlan,
+    aggregation_guarantee,
+    isolated_clients,
+)
 
 __all__ = [
     "ActivationPlan",
+    "AggregationNoise",
+    "AggregationPlan",
     "ApproximateEvent",
     "Assumption",
     "Bound",
@@ -82,6 +90,7 @@ __all__ = [
     "TensorSensitivity",
     "Unit",
     "activation_guarantee",
+    "aggregation_guarantee",
     "clipped_tensor_sensitivity",
     "compose",
     "dp_pg_guarantee",
@@ -91,6 +100,7 @@ __all__ = [
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
+    "isolated_clients",
     "kde_sensitivity",
     "lloyd_sensitivity_l1",
     "lloyd_sensitivity_l2",
