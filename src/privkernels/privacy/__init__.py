@@ -55,6 +55,16 @@ from privkernels.privacy.events import (
     SampledGaussianEvent,
 )
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.secprobe import (
+    ScoreTask,
+    SelectionPlan,
+    paper_score_sensitivity,
+    plan_selection,
+    regression_term,
+    score_range,
+    score_sensitivity,
+    selection_guarantee,
+)
 from privkernels.privacy.secure_aggregation import (
     AggregationNoise,
     AggregationPlan,
@@ -87,6 +97,8 @@ __all__ = [
     "PureEvent",
     "Relation",
     "SampledGaussianEvent",
+    "ScoreTask",
+    "SelectionPlan",
     "TensorSensitivity",
     "Unit",
     "activation_guarantee",
@@ -109,11 +121,17 @@ __all__ = [
     "paper_dp_pgc_epsilon",
     "paper_dp_pgp_epsilon",
     "paper_kde_sensitivity",
+    "paper_score_sensitivity",
     "plan_member_dp_pgp",
     "plan_paper_dp_pg",
     "plan_paper_dp_pgp",
     "plan_proven_dp_pg",
     "plan_scalar_dp_pgp",
+    "plan_selection",
     "randomised_response_keep",
+    "regression_term",
+    "score_range",
+    "score_sensitivity",
+    "selection_guarantee",
     "zcdp_to_epsilon",
 ]
