@@ -175,10 +175,10 @@ def test_the_crossing_of_the_curves_comes_from_the_decimal_logarithm():
 
 def test_the_table_of_formulae():
     curves = formula_curves([0.23, 0.5, 1, 2, 3.1, 10])
-    assert curves.dp_a == pytest.approx([13.35, 6.14, 3.07, 1.54, 0.991, 0.307], rel=3e-3)
-    assert curves.zcdp_a == pytest.approx([17.92, 7.07, 3.29, 1.58, 1.005, 0.306], rel=3e-3)
-    assert curves.cks == pytest.approx([16.74, 6.31, 2.79, 1.27, 0.780, 0.213], rel=3e-3)
-    assert curves.exact == pytest.approx([15.51, 5.77, 2.53, 1.14, 0.697, 0.187], rel=3e-3)
+    assert curves.dp_a == pytest.approx([13.35, 6.14, 3.07, 1.54, 0.991, 0.307], rel=5e-3)
+    assert curves.zcdp_a == pytest.approx([17.92, 7.07, 3.29, 1.58, 1.005, 0.306], rel=5e-3)
+    assert curves.cks == pytest.approx([16.74, 6.31, 2.79, 1.27, 0.780, 0.213], rel=5e-3)
+    assert curves.exact == pytest.approx([15.51, 5.77, 2.53, 1.14, 0.697, 0.187], rel=5e-3)
     assert list(curves.dp_a_is_proved) == [False, False, False, False, True, True]
     assert np.all(curves.exact <= curves.cks)
     assert np.all(curves.cks <= curves.zcdp_a)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from privkernels.errors import InvalidArgumentError
+from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose, gaussian_epsilon
 from privkernels.privacy.activation_formulae import (
     PAPER_SCALAR_SENSITIVITY,
@@ -94,8 +95,8 @@ class ActivationPlan:
     analysis: PaperAnalysis = PaperAnalysis.ZCDP_A
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "client_layer", ClientLayer(self.client_layer))
-        object.__setattr__(self, "analysis", PaperAnalysis(self.analysis))
+        object.__setattr__(self, "client_layer", by_name(ClientLayer, self.client_layer))
+        object.__setattr__(self, "analysis", by_name(PaperAnalysis, self.analysis))
         check_delta(self.delta)
         for name, value in (
             ("sensitivity", self.sensitivity.value),

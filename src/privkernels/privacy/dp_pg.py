@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
 from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
+from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
 from privkernels.privacy.events import BoundedRangeEvent, Event
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
@@ -144,7 +145,7 @@ def plan_proven_dp_pg(
         InvalidArgumentError: another unit, or a shape, overlap or number of tries that cannot be.
         InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
     """
-    unit = Unit(unit)
+    unit = by_name(Unit, unit)
     if unit not in _NEIGHBOURING:
         raise InvalidArgumentError(
             f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"

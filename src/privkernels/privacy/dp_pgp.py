@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from privkernels.errors import InvalidArgumentError, TooFewMembersError
+from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
 from privkernels.privacy.dp_pg import PAPER as _DP_PG_PAPER
 from privkernels.privacy.dp_pg import DpPgPlan, paper_kde_sensitivity
@@ -65,7 +66,7 @@ def lloyd_sensitivity_l1(dimensions: int, radius: float, relation: Relation | st
     """
     _check_ball(dimensions, radius)
     one = dimensions * radius + 1
-    return one if Relation(relation) is Relation.ADD_OR_REMOVE_ONE else 2 * one
+    return one if by_name(Relation, relation) is Relation.ADD_OR_REMOVE_ONE else 2 * one
 
 
 def lloyd_sensitivity_l2(dimensions: int, radius: float, relation: Relation | str) -> float:
@@ -76,7 +77,7 @@ def lloyd_sensitivity_l2(dimensions: int, radius: float, relation: Relation | st
     """
     _check_ball(dimensions, radius)
     one = math.sqrt(1 + dimensions * radius**2)
-    if Relation(relation) is Relation.ADD_OR_REMOVE_ONE:
+    if by_name(Relation, relation) is Relation.ADD_OR_REMOVE_ONE:
         return one
     return max(math.sqrt(2) * one, 2 * radius * math.sqrt(dimensions))
 
@@ -243,7 +244,7 @@ def plan_member_dp_pgp(
         InvalidArgumentError: draws planned for another unit, overlap or M, or values out of range.
         TooFewMembersError: fewer than two members.
     """
-    unit = Unit(unit)
+    unit = by_name(Unit, unit)
     check_delta(delta)
     if num_members < 2:
         raise TooFewMembersError(f"a mean of members needs at least 2 of them, got {num_members}")
