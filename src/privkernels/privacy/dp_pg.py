@@ -142,6 +142,8 @@ def plan_proven_dp_pg(
     check_epsilon(epsilon)
     check_delta(delta)
     _check_shape(num_members, num_parameters, max_tries)
+    if unit not in _NEIGHBOURING:
+        raise InvalidArgumentError(f"DP-PG hides a {', a '.join(_NEIGHBOURING)}, not a {unit}")
     share = num_members if overlap is None else overlap
     if unit is Unit.EXAMPLE and not 1 <= share <= num_members:
         raise InvalidArgumentError(f"the overlap must be between 1 and {num_members} members, got {share}")
@@ -155,6 +157,9 @@ def plan_proven_dp_pg(
         )  # fmt: skip
 
     low, high = 0.0, float(epsilon)
+    # A draw may cost more than the whole where delta pays for the rest.
+    while _within(plan(high), epsilon, delta):
+        low, high = high, 2 * high
     for _ in range(200):
         middle = (low + high) / 2
         if _within(plan(middle), epsilon, delta):
