@@ -46,13 +46,13 @@ def bounded_range_renyi(eta: float, excess: Array) -> Array:
     docs/accounting.md, Theorem 5; agrees with 60-digit arithmetic to 1e-12 for orders 1 + 1e-12 to 1e12.
     """
     if eta == 0 or eta > 600:
-        return np.full_like(excess, eta)
+        return np.full(excess.shape, eta)
     alpha = 1 + excess
     small = alpha * eta < 0.1
     exact = np.where(small, _small_renyi(eta, excess), 0.0)
     if not small.all():
-        first = _difference(excess * eta, np.full_like(excess, eta))
-        second = _difference(np.full_like(excess, eta), excess * eta) / excess
+        first = _difference(excess * eta, np.full(excess.shape, eta))
+        second = _difference(np.full(excess.shape, eta), excess * eta) / excess
         # alpha s(a) - s(b) = (alpha - 1) s(a) + [s(a) - s(b)], so D = [s(a) - s(a - eta)] + [s(a) - s(eta)] / excess.
         exact = np.where(small, exact, first + second)
     return np.minimum(exact * (1 + 2 * SLACK), np.minimum(alpha * (eta * eta / 8) * (1 + 1e-15), eta))
