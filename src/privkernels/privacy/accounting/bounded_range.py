@@ -28,8 +28,8 @@ _SERIES = [
 def bounded_range_rho(eta: float) -> float:
     """The least rho for which every ``eta``-bounded-range mechanism is rho-zCDP, rounded up.
 
-    eta / (e^eta - 1) - 1 - ln(eta / (e^eta - 1)), at most eta^2 / 8 (docs/accounting.md, Theorem 5, which also
-    gives the older eta^2 / 8 of Cesar and Rogers 2021).
+    eta / (e^eta - 1) - 1 - ln(eta / (e^eta - 1)) (docs/accounting.md, Theorem 5); at most the eta^2 / 8 of Cesar and
+    Rogers 2021.
     """
     eta = check_amount("eta", eta)
     if eta < 1:
