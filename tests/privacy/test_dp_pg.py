@@ -17,6 +17,7 @@ from privkernels.privacy import (
     plan_paper_dp_pg,
     plan_proven_dp_pg,
 )
+from privkernels.privacy.accounting import nonadaptive_bounded_range_delta
 from privkernels.privacy.dp_pg import bound_of
 
 SHAPE = {"num_members": 50, "num_parameters": 1000, "grid_points": 64, "window_ratio": 0.99}
@@ -95,9 +96,16 @@ def test_composition_by_maximum_fails_for_a_member():
     one = log_ratio(plan.multiplier)
     assert 3 * one > 2.8 * plan.epsilon_draw
     three = plan_proven_dp_pg(1.0, delta=1e-5, unit="member", **(SHAPE | {"num_parameters": 3}))
-    assert 3 * log_ratio(three.multiplier) <= 1.0
+    # Exactly, for the worst three draws of that range: epsilon = 1 fails at delta = 0 and holds at 1e-5.
+    assert 0 < nonadaptive_bounded_range_delta(three.epsilon_draw, 3, 1.0) <= 1e-5
+    assert bound_of(three).epsilon == pytest.approx(1.0, rel=1e-6)
     per_scalar = plan_proven_dp_pg(1.0, delta=1e-5, unit="parameter", **(SHAPE | {"num_parameters": 3}))
     assert per_scalar.epsilon_draw == pytest.approx(plan.epsilon_draw, rel=1e-3)
+
+
+def test_a_unit_that_dp_pg_cannot_hide_is_refused():
+    with pytest.raises(InvalidArgumentError, match="not participant score"):
+        proven(1.0, unit="participant score")
 
 
 @pytest.mark.parametrize("unit", [Unit.PARAMETER, Unit.MEMBER, Unit.EXAMPLE])

@@ -65,7 +65,6 @@ from privkernels.privacy.functional import (
     paper_coefficient_sensitivity,
 )
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
-<<<<<<< HEAD
 from privkernels.privacy.mechanisms import (
     Drawn,
     discrete_gaussian,
@@ -73,7 +72,7 @@ from privkernels.privacy.mechanisms import (
     exponential_mechanism,
     permute_and_flip,
     randomized_response,
-=======
+)
 from privkernels.privacy.pruning import (
     LayerNoise,
     attack_accuracy_bounds,
@@ -101,7 +100,6 @@ from privkernels.privacy.secure_aggregation import (
     AggregationPlan,
     aggregation_guarantee,
     isolated_clients,
->>>>>>> guarantees
 )
 
 __all__ = [
@@ -173,11 +171,8 @@ __all__ = [
     "paper_dp_pgc_epsilon",
     "paper_dp_pgp_epsilon",
     "paper_kde_sensitivity",
-<<<<<<< HEAD
-    "permute_and_flip",
-=======
     "paper_score_sensitivity",
->>>>>>> guarantees
+    "permute_and_flip",
     "plan_member_dp_pgp",
     "plan_paper_dp_pg",
     "plan_paper_dp_pgp",
@@ -186,14 +181,11 @@ __all__ = [
     "plan_selection",
     "private_attack_accuracy",
     "randomised_response_keep",
-<<<<<<< HEAD
     "randomized_response",
-=======
     "regression_term",
     "score_range",
     "score_sensitivity",
     "selection_guarantee",
     "total_variation_bounds",
->>>>>>> guarantees
     "zcdp_to_epsilon",
 ]

@@ -166,6 +166,9 @@ def plan_proven_dp_pg(
         )  # fmt: skip
 
     low, high = 0.0, float(epsilon)
+    # A draw may cost more than the whole where delta pays for the rest.
+    while _within(plan(high), epsilon, delta):
+        low, high = high, 2 * high
     for _ in range(200):
         middle = (low + high) / 2
         if _within(plan(middle), epsilon, delta):

@@ -1,4 +1,4 @@
-"""Composition: against numbers derived by hand, a brute-force search, and exact small mechanisms."""
+"""zCDP and its conversions: against numbers derived by hand, a dense search, and each other."""
 
 import itertools
 import math
@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privkernels.errors import InvalidBudgetError
-from privkernels.privacy import BoundedRangeEvent, compose, zcdp_to_epsilon
-from privkernels.privacy.accounting import check_delta, check_epsilon
+from privkernels.privacy.accounting import (
+    check_delta,
+    check_epsilon,
+    classic_zcdp_epsilon,
+    epsilon_to_zcdp,
+    gaussian_delta,
+    zcdp_to_delta,
+    zcdp_to_epsilon,
+)
+
+RHOS = st.floats(-10, 5).map(lambda x: 10**x)
+DELTAS = st.floats(-30, math.log10(0.5)).map(lambda x: 10**x)
 
 
 @pytest.mark.parametrize(
@@ -19,90 +29,75 @@ from privkernels.privacy.accounting import check_delta, check_epsilon
         (7_850, 1.0, 1190.5),
         (7_850, 0.1, 29.7),
         (7_850, 0.01, 1.89),
+        (314_394, 1.0, 40_639),
         (314_394, 0.1, 524.7),
+        (314_394, 0.01, 16.3),
         (1_199_882, 1.0, 152_608),
         (1_199_882, 0.1, 1_759),
         (1_199_882, 0.01, 39.8),
     ],
 )
 def test_known_compositions_at_delta_1e_5(count, eta, epsilon):
-    assert zcdp_to_epsilon(count * eta**2 / 8, 1e-5) == pytest.approx(epsilon, rel=5e-3)
+    assert zcdp_to_epsilon(count * eta**2 / 8, 1e-5) == pytest.approx(epsilon, rel=3e-3)
 
 
-@given(st.floats(1e-8, 1e4), st.floats(1e-12, 0.5))
+@pytest.mark.parametrize(("rho", "epsilon"), [(1.23, 8.0), (2.46, 12.2), (6.15, 21.8)])
+def test_known_conversions_at_delta_1e_5(rho, epsilon):
+    assert zcdp_to_epsilon(rho, 1e-5) == pytest.approx(epsilon, rel=5e-3)
+
+
+@given(RHOS, DELTAS)
 def test_conversion_equals_a_dense_search_over_alpha(rho, delta):
-    excess = np.exp(np.linspace(-25, 25, 200_001))
+    excess = np.exp(np.linspace(-25, 25, 50_001))
     alpha = 1 + excess
     terms = rho * alpha + (math.log(1 / delta) - np.log(alpha)) / excess - np.log1p(1 / excess)
     searched = max(0.0, float(terms.min()))
-    assert zcdp_to_epsilon(rho, delta) <= searched * (1 + 1e-6) + 1e-9
-    assert zcdp_to_epsilon(rho, delta) >= searched * (1 - 1e-6) - 1e-7
+    assert zcdp_to_epsilon(rho, delta) <= searched * (1 + 1e-9) + 1e-15
+    assert zcdp_to_epsilon(rho, delta) >= searched * (1 - 1e-6) - 1e-9
 
 
-@given(st.floats(1e-6, 100), st.floats(1e-10, 0.1))
+@given(RHOS, DELTAS)
 def test_conversion_is_never_above_the_classic_one(rho, delta):
-    assert zcdp_to_epsilon(rho, delta) <= rho + 2 * math.sqrt(rho * math.log(1 / delta)) + 1e-9
+    classic = classic_zcdp_epsilon(rho, delta)
+    assert classic.proven
+    assert zcdp_to_epsilon(rho, delta) <= classic.value * (1 + 1e-9)
+
+
+@given(RHOS, DELTAS, st.floats(1.0001, 10))
+def test_conversion_grows_with_rho_and_falls_with_delta(rho, delta, factor):
+    assert zcdp_to_epsilon(rho * factor, delta) >= zcdp_to_epsilon(rho, delta) * (1 - 1e-9)
+    assert zcdp_to_epsilon(rho, delta / factor) >= zcdp_to_epsilon(rho, delta) * (1 - 1e-9)
+
+
+@given(RHOS, DELTAS)
+def test_the_two_conversions_are_inverses(rho, delta):
+    epsilon = zcdp_to_epsilon(rho, delta)
+    if 0 < epsilon < 1e6:
+        assert zcdp_to_delta(rho, epsilon) == pytest.approx(delta, rel=1e-4)
+
+
+@given(st.floats(-6, 3).map(lambda x: 10**x), DELTAS)
+def test_rho_of_a_budget_keeps_and_uses_it(epsilon, delta):
+    rho = epsilon_to_zcdp(epsilon, delta)
+    assert rho > 0
+    assert zcdp_to_epsilon(rho, delta) <= epsilon
+    assert zcdp_to_epsilon(rho * (1 + 1e-6), delta) > epsilon * (1 - 1e-9)
 
 
 def test_conversion_covers_the_gaussian_mechanism():
     """rho-zCDP holds for Gaussian noise with rho = mu^2 / 2; its exact delta must not be above delta."""
-
-    def cdf(x):
-        return 0.5 * math.erfc(-x / math.sqrt(2))
-
     for mu, delta in itertools.product((0.1, 0.5, 1.0, 3.0), (1e-3, 1e-5, 1e-8)):
-        epsilon = zcdp_to_epsilon(mu**2 / 2, delta)
-        exact = cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * cdf(-mu / 2 - epsilon / mu)
-        assert exact <= delta
-        assert exact >= delta / 100  # and the conversion is not absurdly loose
-
-
-def _delta_of(epsilon: float, losses: np.ndarray, probabilities: np.ndarray) -> float:
-    return float((probabilities * np.maximum(0, 1 - np.exp(epsilon - losses))).sum())
-
-
-def compose_bounded_range(eta, count, delta):
-    return compose([BoundedRangeEvent(eta=eta, count=count)], delta)
-
-
-def test_composition_covers_exact_exponential_mechanisms():
-    """k draws of a two-point mechanism at the edge of its range, enumerated exactly."""
-    eta, count, delta = 0.8, 10, 1e-3
-    worst = 0.0
-    for share in np.linspace(0.01, 0.99, 99):
-        # P' puts `share` on the first point; losses t and t - eta are the extreme bounded-range pair.
-        t = -math.log(share + (1 - share) * math.exp(-eta))
-        first, second = share * math.exp(t), (1 - share) * math.exp(t - eta)
-        losses = np.array([i * t + (count - i) * (t - eta) for i in range(count + 1)])
-        weights = np.array([math.comb(count, i) * first**i * second ** (count - i) for i in range(count + 1)])
-        assert weights.sum() == pytest.approx(1)
-        bound = compose_bounded_range(eta, count, delta)
-        worst = max(worst, _delta_of(bound.epsilon, losses, weights))
-        assert _delta_of(bound.epsilon, losses, weights) <= delta
-    assert worst > 0, "the case is too easy to tell a right bound from a wrong one"
-    half = compose_bounded_range(eta / 2, count, delta).epsilon
-    t = -math.log(0.5 + 0.5 * math.exp(-eta))
-    losses = np.array([i * t + (count - i) * (t - eta) for i in range(count + 1)])
-    p = 0.5 * math.exp(t)
-    weights = np.array([math.comb(count, i) * p**i * (1 - p) ** (count - i) for i in range(count + 1)])
-    assert _delta_of(half, losses, weights) > delta, "a bound for half the range must be rejected"
-
-
-@given(st.floats(1e-5, 5), st.integers(1, 10**7), st.floats(1e-10, 0.1))
-def test_composition_is_the_lesser_bound_and_grows(eta, count, delta):
-    bound = compose_bounded_range(eta, count, delta)
-    assert bound.epsilon <= count * eta
-    assert bound.epsilon <= zcdp_to_epsilon(count * eta**2 / 8, delta) * (1 + 1e-9)
-    assert bound.delta in (0.0, delta)
-    assert compose_bounded_range(eta * 1.01, count, delta).epsilon >= bound.epsilon
-    assert compose_bounded_range(eta, count + 1, delta).epsilon >= bound.epsilon * (1 - 1e-9)
-    assert compose_bounded_range(eta, count, delta / 2).epsilon >= bound.epsilon * (1 - 1e-9)
+        exact = gaussian_delta(mu, zcdp_to_epsilon(mu**2 / 2, delta))
+        assert delta / 100 <= exact <= delta  # and the conversion is not absurdly loose
+        assert gaussian_delta(mu, 2.0) <= zcdp_to_delta(mu**2 / 2, 2.0)
 
 
 @pytest.mark.parametrize("epsilon", [0, -1, math.inf, math.nan, True, "1", None])
 def test_epsilon_must_be_positive_and_finite(epsilon):
     with pytest.raises(InvalidBudgetError, match="positive, finite"):
         check_epsilon(epsilon)
+    with pytest.raises(InvalidBudgetError, match="positive, finite"):
+        epsilon_to_zcdp(epsilon, 1e-5)
 
 
 @pytest.mark.parametrize("delta", [0, 1, -0.1, math.nan, "x"])
@@ -113,7 +108,14 @@ def test_delta_must_lie_between_0_and_1(delta):
         zcdp_to_epsilon(1.0, delta)
 
 
-def test_rho_must_be_finite():
+@pytest.mark.parametrize("rho", [math.inf, -1.0, math.nan, True, None])
+def test_rho_must_be_finite(rho):
     with pytest.raises(InvalidBudgetError, match="rho"):
-        zcdp_to_epsilon(math.inf, 1e-5)
+        zcdp_to_epsilon(rho, 1e-5)
+    with pytest.raises(InvalidBudgetError, match="rho"):
+        zcdp_to_delta(rho, 1.0)
+
+
+def test_no_rho_costs_nothing():
     assert zcdp_to_epsilon(0.0, 1e-5) == 0
+    assert zcdp_to_delta(0.0, 1.0) == 0

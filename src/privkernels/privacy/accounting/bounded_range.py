@@ -28,8 +28,8 @@ _SERIES = [
 def bounded_range_rho(eta: float) -> float:
     """The least rho for which every ``eta``-bounded-range mechanism is rho-zCDP, rounded up.
 
-    eta / (e^eta - 1) - 1 - ln(eta / (e^eta - 1)), at most eta^2 / 8 (docs/accounting.md, Theorem 5, which also
-    gives the older eta^2 / 8 of Cesar and Rogers 2021).
+    eta / (e^eta - 1) - 1 - ln(eta / (e^eta - 1)) (docs/accounting.md, Theorem 5); at most the eta^2 / 8 of Cesar and
+    Rogers 2021.
     """
     eta = check_amount("eta", eta)
     if eta < 1:
@@ -46,13 +46,13 @@ def bounded_range_renyi(eta: float, excess: Array) -> Array:
     docs/accounting.md, Theorem 5; agrees with 60-digit arithmetic to 1e-12 for orders 1 + 1e-12 to 1e12.
     """
     if eta == 0 or eta > 600:
-        return np.full_like(excess, eta)
+        return np.full(excess.shape, eta)
     alpha = 1 + excess
     small = alpha * eta < 0.1
     exact = np.where(small, _small_renyi(eta, excess), 0.0)
     if not small.all():
-        first = _difference(excess * eta, np.full_like(excess, eta))
-        second = _difference(np.full_like(excess, eta), excess * eta) / excess
+        first = _difference(excess * eta, np.full(excess.shape, eta))
+        second = _difference(np.full(excess.shape, eta), excess * eta) / excess
         # alpha s(a) - s(b) = (alpha - 1) s(a) + [s(a) - s(b)], so D = [s(a) - s(a - eta)] + [s(a) - s(eta)] / excess.
         exact = np.where(small, exact, first + second)
     return np.minimum(exact * (1 + 2 * SLACK), np.minimum(alpha * (eta * eta / 8) * (1 + 1e-15), eta))

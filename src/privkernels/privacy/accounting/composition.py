@@ -40,7 +40,7 @@ from privkernels.privacy.events import (
 )
 
 # Orders at which dp-accounting is asked for the Rényi divergence of a sampled Gaussian, as alpha - 1.
-_SAMPLED_EXCESSES = np.concatenate([np.linspace(0.05, 1, 20), np.arange(1.5, 11, 0.5), np.arange(11, 64, 3),
+_SAMPLED_EXCESSES = np.concatenate([np.linspace(0.05, 1, 20), np.arange(1.1, 11, 0.1), np.arange(11, 64, 1),
                                     np.array([79.0, 99, 127, 191, 255, 383, 511])])  # fmt: skip
 
 

@@ -103,7 +103,11 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     high = 2 * low
     while gaussian_log_delta(high, epsilon) <= target:
         low, high = high, 2 * high
-    mu = float(brentq(lambda m: gaussian_log_delta(m, epsilon) - target, low, high, xtol=1e-300, rtol=1e-14))
+    # In ln mu: the differences of numbers near the smallest float would underflow.
+    log_mu = brentq(
+        lambda m: gaussian_log_delta(math.exp(m), epsilon) - target, math.log(low), math.log(high), xtol=1e-14
+    )
+    mu = math.exp(float(log_mu))
     step = 1e-15
     while gaussian_log_delta(mu, epsilon) > target:
         mu -= mu * step

@@ -39,7 +39,7 @@ def laplace_rho(epsilon: float) -> float:
 
 
 def laplace_renyi(epsilon: float, excess: Array) -> Array:
-    """Rényi divergence of order alpha = 1 + ``excess`` of the Laplace pair (Mironov 2017, Table II), rounded up.
+    """Rényi divergence of order alpha = 1 + ``excess`` of the Laplace pair (Mironov 2017, Prop. 6), rounded up.
 
     ln[(alpha e^((alpha-1) eps) + (alpha-1) e^(-alpha eps)) / (2 alpha - 1)] / (alpha - 1). Where alpha eps < 10^-4,
     alpha laplace_rho(eps), which is above it by less than a part in 10^8.

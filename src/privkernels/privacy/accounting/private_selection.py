@@ -44,8 +44,9 @@ def unlimited_public_acceptance(events: Sequence[Event], *, adaptive: bool = Fal
 
     Args:
         events: one try.
-        adaptive: whether some event's mechanism depends on the outcome of another. Then the range of a bounded-range
-            event moves with that outcome, and it counts twice.
+        adaptive: whether the mechanism of some bounded-range event depends on the outcome of another event. Then its
+            interval of losses moves with that outcome, and it counts twice. (A noisy score of the candidate drawn may
+            depend on it in either case: its losses lie in [-epsilon, epsilon] whatever was drawn.)
 
     Raises:
         InvalidArgumentError: an event has no pure epsilon, or a total variation: a public set can be as rare as that,
