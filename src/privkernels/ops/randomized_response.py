@@ -42,7 +42,7 @@ def randomized_response(
     Args:
         values: int64 of any shape and strides, each in [0, categories).
         categories: K, 2 to 2**31.
-        epsilon: positive and finite; below about K * 2**-62 no law with 64-bit probabilities has it.
+        epsilon: positive and finite. From about K * 2**-62 down, 64-bit probabilities may be too coarse for it.
         key, label: a (key, label) pair must be used for one release only.
         first_element: position of the first value within the release; lets a release be drawn in slices.
 
