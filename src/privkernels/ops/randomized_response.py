@@ -140,7 +140,9 @@ def _exp_below(epsilon: float) -> Fraction:
 
 
 def _log_above(ratio: Fraction) -> float:
-    """A float at or above ln(ratio), ratio >= 1."""
+    """A float at or above ln(ratio), ratio >= 1; exact at 1."""
+    if ratio == 1:
+        return 0.0
     context = _context(30)
     # Both steps are within one unit of their last place, far below the distance of two floats.
     value = context.divide(Decimal(ratio.numerator), Decimal(ratio.denominator))
