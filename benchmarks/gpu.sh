@@ -6,7 +6,7 @@
 #
 # Writes JSON and logs to $OUT (benchmarks/results if unset). Ends with an error if a step failed; the steps
 # after a failed test still run, so that one visit to the machine tells as much as it can. The limits of all
-# steps together are 8.5 minutes.
+# steps together are 9.75 minutes.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -77,11 +77,14 @@ step 75 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda -
   --json "$out/kde_em_cuda.json"
 step 45 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
   --json "$out/kde_em_cpu.json"
+step 45 "em_select on the GPU" "$venv" -m benchmarks.kernels.em_select --device cuda --json "$out/em_select_cuda.json"
+step 30 "randomized_response on the GPU" "$venv" -m benchmarks.kernels.randomized_response --device cuda \
+  --elements 20000000 --json "$out/randomized_response_cuda.json"
 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import kde_em, kde_scores
+from privkernels.ops import em_select, kde_em, kde_scores, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -89,6 +92,14 @@ for ratio in (1.0, 2.5):
     arguments = dict(lo=-1.0, hi=1.0, bandwidth=0.1, window_ratio=ratio, grid_points=33)
     kde_em(theta, multiplier=20.0, key=Key.from_seed(1), label="x", **arguments)
     kde_scores(theta, **arguments)
+scores = torch.randn(3, 3001).cuda()
+offsets = torch.tensor([0, 7, 5000, 9003]).cuda()
+for mechanism in ("exponential", "permute-and-flip"):
+    draw = dict(multiplier=1.0, key=Key.from_seed(1), label="x", k=3, mechanism=mechanism)
+    em_select(scores, **draw)
+    em_select(scores.reshape(-1), offsets=offsets, **draw)
+values = (torch.arange(5003) % 7).cuda()
+randomized_response(values, categories=7, epsilon=1.0, key=Key.from_seed(1), label="x", first_element=3)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

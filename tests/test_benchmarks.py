@@ -7,12 +7,13 @@ import json
 import platform
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from benchmarks import timing
-from benchmarks.kernels import kde_em
+from benchmarks.kernels import em_select, kde_em, randomized_response
 
 
 def run_kde_em(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -56,6 +57,75 @@ def test_kde_em_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, w
 def test_kde_em_refuses_bad_arguments(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run_kde_em(monkeypatch, *arguments)
+    assert ended.value.code == 2
+
+
+def identifies_nobody(*texts: str) -> bool:
+    private = (platform.node(), str(Path.home()), str(Path.cwd()), f"/{getpass.getuser()}")
+    return not any(word in text for word in private if len(word) > 3 for text in texts)
+
+
+def test_em_select_times_all_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "em_select.json"
+    arguments = ["--candidates", "300", "--rows", "3", "--rounds", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["em_select", *arguments])
+    em_select.main()
+    text = file.read_text(encoding="utf-8")
+    result = json.loads(text)
+    assert len(result["results"]) == 6
+    for case, timed in result["results"].items():
+        assert timed[0]["name"] == "em_select, 1 thread", case
+        assert timed[0]["times_ours"] == 1
+        assert all(timing["wall_ns_per_element"] > 0 for timing in timed)
+    assert 0 < result["check"]["total_variation_bound"] < 1e-15
+    assert identifies_nobody(text, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("wrong", ["multiplier", "mechanism", "smallest"])
+def test_em_select_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    real = em_select.ours
+    replacement = {
+        "multiplier": lambda scores, mechanism="exponential": real(scores * 1.1, mechanism),
+        "mechanism": lambda scores, mechanism="exponential": real(scores, "exponential"),
+        "smallest": lambda scores, mechanism="exponential": real(-scores, mechanism),
+    }
+    monkeypatch.setattr(em_select, "ours", replacement[wrong])
+    with pytest.raises(SystemExit, match="the results are wrong"):
+        em_select.check(torch.device("cpu"))
+
+
+def test_randomized_response_times_all_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "randomized_response.json"
+    arguments = ["--elements", "300", "--rounds", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["randomized_response", *arguments])
+    randomized_response.main()
+    text = file.read_text(encoding="utf-8")
+    result = json.loads(text)
+    names = [timed["name"] for timed in result["results"]]
+    assert names[0] == "randomized_response, 1 thread"
+    assert "torch (not private)" in names
+    assert 0.99 < result["check"]["implemented_epsilon"] <= 1
+    assert identifies_nobody(text, capsys.readouterr().out)
+
+
+def test_randomized_response_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(randomized_response, "ours", lambda values: values)
+    with pytest.raises(SystemExit, match="the results are wrong"):
+        randomized_response.check(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("module", [em_select, randomized_response])
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--json"]])
+def test_other_benchmarks_refuse_bad_arguments(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
     assert ended.value.code == 2
 
 

@@ -42,7 +42,7 @@ def randomized_response(
     Args:
         values: int64 of any shape and strides, each in [0, categories).
         categories: K, 2 to 2**31.
-        epsilon: positive and finite; below about K * 2**-62 no law with 64-bit probabilities has it.
+        epsilon: positive and finite. From about K * 2**-62 down, 64-bit probabilities may be too coarse for it.
         key, label: a (key, label) pair must be used for one release only.
         first_element: position of the first value within the release; lets a release be drawn in slices.
 
@@ -140,7 +140,9 @@ def _exp_below(epsilon: float) -> Fraction:
 
 
 def _log_above(ratio: Fraction) -> float:
-    """A float at or above ln(ratio), ratio >= 1."""
+    """A float at or above ln(ratio), ratio >= 1; exact at 1."""
+    if ratio == 1:
+        return 0.0
     context = _context(30)
     # Both steps are within one unit of their last place, far below the distance of two floats.
     value = context.divide(Decimal(ratio.numerator), Decimal(ratio.denominator))
