@@ -10,7 +10,7 @@ import pytest
 
 from tests.native.building import build, linked_with_sanitizers
 
-PROGRAMS = ["kde_em_test", "em_select_test", "randomized_response_test"]
+PROGRAMS = ["kde_em_test", "em_select_test", "noise_add_test", "randomized_response_test"]
 
 
 @pytest.fixture(scope="module")

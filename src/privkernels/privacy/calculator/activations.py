@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from privkernels.privacy._names import by_name
+from privkernels.privacy.accounting import gaussian_epsilon
 from privkernels.privacy.activation_formulae import TensorSensitivity, clipped_tensor_sensitivity
 from privkernels.privacy.activations import (
     ActivationPlan,
@@ -19,7 +21,7 @@ from privkernels.privacy.calculator.base import (
     Calculation,
     Curve,
     Row,
-    choose,
+    budget_words,
     largest,
     largest_count,
     missing,
@@ -53,7 +55,7 @@ def activations(
     known_clip = sensitivity.value if sensitivity is not None else clip
     unknown = missing(noise_std=noise_std, clip=known_clip, epochs=epochs, epsilon=epsilon)
 
-    layer = choose(ClientLayer, client_layer)
+    layer = by_name(ClientLayer, client_layer)
 
     def plan(noise_std: float, clip: float, epochs: int) -> ActivationPlan:
         return ActivationPlan(
@@ -86,12 +88,16 @@ def activations(
 
 
 def _rows(plan: ActivationPlan) -> tuple[Row, ...]:
-    """Each of the paper's three claims, for one number, beside what holds for an example's tensor."""
-    guarantees = [activation_guarantee(replace(plan, analysis=analysis)) for analysis in PaperAnalysis]
-    return tuple(
-        row_of(guarantee, f"{analysis} | one {guarantee.unit}")
-        for analysis, guarantee in zip(PaperAnalysis, guarantees, strict=True)
-    )
+    """The paper's three claims, which are for one number sent once, and what holds for an example's tensors."""
+    scalar = gaussian_epsilon(plan.scalar_sensitivity / plan.noise_std, plan.delta)
+    rows = []
+    for analysis in PaperAnalysis:
+        claim = activation_guarantee(replace(plan, analysis=analysis)).claimed
+        if claim is not None:
+            words = f"{budget_words(claim.epsilon, claim.delta)} ({claim.equation})"
+            rows.append(Row(f"one number, sent once: {analysis}", words, budget_words(scalar, plan.delta)))
+    whole = row_of(activation_guarantee(plan))
+    return (*rows, replace(whole, about=f"{whole.about}, sent {plan.releases} times", claimed="the same"))
 
 
 def _curve(plan: ActivationPlan) -> Curve:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TypeVar
 
-from privkernels.errors import InvalidArgumentError, InvalidBudgetError, UnknownNameError
+from privkernels.errors import InvalidArgumentError, InvalidBudgetError
 from privkernels.privacy.guarantee import Guarantee, round_up
 
 Number = float | int
-Choice = TypeVar("Choice", bound=StrEnum)
 _WIDEST = 1e12  # unknowns are looked for between 1 / this and this
 
 
@@ -81,14 +78,6 @@ def missing(**numbers: Number | None) -> str:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InvalidArgumentError(f"{name.replace('_', '-')} must be positive and finite, got {value!r}")
     return names[0]
-
-
-def choose(kind: type[Choice], text: str) -> Choice:
-    """The member of an enumeration by its value; raises :class:`UnknownNameError` with the ones there are."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise UnknownNameError(f"there is no {kind.__name__} {text!r}: use one of {', '.join(kind)}") from None
 
 
 def largest(holds: Callable[[float], bool], what: str, *, low: float = 1 / _WIDEST, high: float = _WIDEST) -> float:

@@ -8,13 +8,13 @@ import numpy as np
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.ops import kde_peak
+from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta
 from privkernels.privacy.calculator.base import (
     Calculation,
     Curve,
     Row,
     budget_words,
-    choose,
     largest,
     largest_count,
     missing,
@@ -46,7 +46,7 @@ def dp_pg(
     share = members if overlap is None else overlap
     if not 1 <= share <= members:
         raise InvalidArgumentError(f"the overlap must be between 1 and {members} members, got {share}")
-    target = choose(Unit, unit)
+    target = by_name(Unit, unit)
 
     def plan(of: Unit, epsilon: float, parameters: int) -> DpPgPlan:
         return DpPgPlan(

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from privkernels.privacy._names import by_name
 from privkernels.privacy.calculator.base import (
     Calculation,
     Curve,
     Row,
-    choose,
     largest_count,
     missing,
     row_of,
@@ -48,7 +48,7 @@ def functional(
         InvalidArgumentError, InvalidBudgetError: not exactly one unknown, or no number satisfies the others.
     """
     unknown = missing(noise_scale=noise_scale, epsilon=epsilon, epochs=epochs)
-    kind, law = choose(FunctionalMode, mode), choose(CoefficientNoise, noise)
+    kind, law = by_name(FunctionalMode, mode), by_name(CoefficientNoise, noise)
 
     def plan(noise_scale: float, epochs: int) -> FunctionalPlan:
         return FunctionalPlan(
