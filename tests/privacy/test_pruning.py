@@ -129,6 +129,11 @@ def test_what_differential_privacy_would_promise():
     assert private_attack_accuracy(1.0) == pytest.approx(0.731, abs=5e-4)
     assert private_attack_accuracy(4.0) == pytest.approx(0.982, abs=5e-4)
     assert private_attack_accuracy(2000.0) == 1.0
+    # Attained: with probability .2 the input is shown, else randomised response at epsilon 1.
+    odds = np.array([math.e, 1]) / (1 + math.e)
+    first, second = np.r_[0.2, 0, 0.8 * odds], np.r_[0, 0.2, 0.8 * odds[::-1]]
+    attained = (1 + 0.5 * np.abs(first - second).sum()) / 2
+    assert private_attack_accuracy(1.0, 0.2) == pytest.approx(attained)
     mu, epsilon = 1.0, 1.5  # the best attack on a Gaussian release has accuracy Phi(mu / 2)
     assert stats.norm.cdf(mu / 2) <= private_attack_accuracy(epsilon, gaussian_delta(mu, epsilon))
 

@@ -313,6 +313,8 @@ def _implementation(plan: ActivationPlan) -> dict[str, float | int | str | None]
         "looser_formula_DP-A_is_proved": "yes" if dp_a < 1 else "no: proved for epsilon < 1 only",
         "looser_formula_zCDP-A_natural_log": zcdp_a_epsilon(noise, scalar, delta),
         "looser_formula_RDP-A_natural_log": rdp_a_epsilon(noise, scalar, delta),
+        "paper_corollary_1": "epsilon_1 = p q epsilon - c for the loss: no pure epsilon holds",
+        "paper_corollary_2": "(O(p_b epsilon_0 sqrt(T)), delta_0) for the weights: not proved in the paper",
     }
 
 
