@@ -153,7 +153,7 @@ def test_assignment_to_centroids_keeps_its_epsilon():
 def test_a_scalar_costs_the_larger_of_the_two_kinds_of_position():
     for selected, drawn in ((1.5, 0.5), (0.5, 1.5)):
         plan = plan_scalar_dp_pgp(selected, draws=draws(drawn), num_selected=10, value_range=0.4)
-        assert bound_of(plan).epsilon == pytest.approx(1.5, rel=1e-3)
+        assert bound_of(plan).epsilon == pytest.approx(1.5, rel=1e-2)
         guarantee = dp_pgp_guarantee(plan, **PUBLIC)
         assert guarantee.proven.epsilon == bound_of(plan).epsilon
         assert guarantee.unit is Unit.PARAMETER

@@ -42,8 +42,8 @@ def test_operations_add_up_for_each_data_set_and_unit(ledger):
     ledger.charge("b", {Unit.EXAMPLE: PureEvent(epsilon=3.0)}, key=KEY, label="3")
     expected = compose([BoundedRangeEvent(eta=0.5, count=10), GaussianEvent(mu=1.0)], 1e-5)
     assert ledger.total("a", "example", 1e-5).epsilon == pytest.approx(expected.epsilon)
-    assert ledger.total("a", "member", 1e-5).epsilon == pytest.approx(1.0)
-    assert ledger.total("b", Unit.EXAMPLE, 1e-5).epsilon == 3
+    assert ledger.total("a", "member", 1e-5) == compose([BoundedRangeEvent(eta=0.1, count=10)], 1e-5)
+    assert ledger.total("b", Unit.EXAMPLE, 1e-5).epsilon == pytest.approx(3, rel=1e-4)
     assert ledger.total("c", Unit.EXAMPLE, 1e-5).epsilon == 0
     assert [entry.label for entry in ledger.entries] == ["1", "2", "3"]
     assert ledger.entries[1].note == "mean"
@@ -58,7 +58,7 @@ def test_ten_equal_operations_cost_what_one_of_ten_draws_costs(ledger):
 def test_both_relations_are_added_as_replacements(ledger):
     half = PureEvent(epsilon=0.5, relation=Relation.ADD_OR_REMOVE_ONE)
     ledger.charge("a", {Unit.EXAMPLE: [half, PureEvent(epsilon=1.0)]}, key=KEY, label="1")
-    assert ledger.total("a", Unit.EXAMPLE, 1e-5).epsilon == pytest.approx(2.0)
+    assert ledger.total("a", Unit.EXAMPLE, 1e-5) == compose([PureEvent(epsilon=1.0), PureEvent(epsilon=1.0)], 1e-5)
 
 
 def test_a_reopened_ledger_is_the_same(ledger):
@@ -270,7 +270,7 @@ def test_two_processes_cannot_both_take_the_last_of_a_budget(ledger):
     for thread in threads:
         thread.join()
     assert len(refused) == 5
-    assert ledger.total("a", "example", 1e-5).epsilon == pytest.approx(0.9)
+    assert ledger.total("a", "example", 1e-5).epsilon == pytest.approx(0.9, rel=1e-3)
 
 
 def test_a_ledger_that_is_held_for_too_long(ledger, monkeypatch):
