@@ -11,6 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from privkernels.privacy.calculator import figure3, plot
+
 IMAGES = Path(__file__).parent / "images"
 PLAIN, HIT, EDGE = "#dfe6ee", "#c8442f", "#6b7a8c"
 
@@ -87,3 +89,4 @@ def units() -> None:
 
 if __name__ == "__main__":
     units()
+    plot(figure3().curve, IMAGES / "figure3.png")
