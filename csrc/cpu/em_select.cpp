@@ -116,21 +116,39 @@ PK_HD void weigh(const T* from, int64_t count, int tile, const SelectScores& seg
   }
 }
 
+// Which of `count` totals holds the target; subtracts those before it from the target. Looks at all of them.
+PK_HD int64_t holder(const Wide* totals, int count, Wide& target) {
+  Wide cumulative = 0, before = 0;
+  int64_t index = 0;
+  for (int i = 0; i < count; ++i) {
+    cumulative += totals[i];
+    const Wide passed = -static_cast<Wide>(cumulative <= target);
+    before = (cumulative & passed) | (before & ~passed);
+    index += static_cast<int64_t>(passed & 1);
+  }
+  target -= before;
+  return index;
+}
+
+// First the group of kGroup candidates that holds the target, then the candidate.
 template <class T>
 int64_t locate_in(const T* scores, const SelectScores& segment, int64_t block, Wide target) {
+  constexpr int kGroup = 16;
+  constexpr int kGroups = static_cast<int>(kSelectBlock) / kGroup;
   uint64_t high[kSelectBlock], low[kSelectBlock];
   const int64_t begin = block * kSelectBlock;
-  // A segment shorter than a block needs no more than its own length.
-  const int tile = segment.count < kSelectBlock ? static_cast<int>((segment.count + kDoubles - 1) / kDoubles * kDoubles)
-                                                : static_cast<int>(kSelectBlock);
-  weigh(scores + begin, segment.count - begin, tile, segment, high, low);
-  Wide below = 0;
-  int64_t index = begin;
-  for (int i = 0; i < tile; ++i) {
-    below += wide_weight(high[i], low[i]);
-    index += static_cast<int64_t>(below <= target);
+  // A segment shorter than a block needs no more groups than its own length.
+  const int groups = segment.count < kSelectBlock ? static_cast<int>((segment.count + kGroup - 1) / kGroup) : kGroups;
+  weigh(scores + begin, segment.count - begin, groups * kGroup, segment, high, low);
+  Wide totals[kGroups], weights[kGroup];
+  for (int group = 0; group < groups; ++group) {
+    uint64_t high_sum = 0, low_sum = 0;
+    for (int i = group * kGroup; i < (group + 1) * kGroup; ++i) high_sum += high[i], low_sum += low[i];
+    totals[group] = wide_weight(high_sum, low_sum);
   }
-  return index;
+  const int64_t first = holder(totals, groups, target) * kGroup;
+  for (int i = 0; i < kGroup; ++i) weights[i] = wide_weight(high[first + i], low[first + i]);
+  return begin + first + holder(weights, kGroup, target);
 }
 
 template <class T>

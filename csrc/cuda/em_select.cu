@@ -235,8 +235,8 @@ Status em_select_cuda(const EmSelectArgs& args, void* copy, int64_t* failure, in
     const int64_t most = processors * int64_t{16};
     const auto blocks = static_cast<unsigned>(args.num_segments < most ? args.num_segments : most);
     // The length of ragged segments is not known on the host.
-    const bool few = args.offsets == nullptr && args.segment_length > 16384;
-    const unsigned threads = few ? kWarp * kMostWarps : 256;
+    const bool long_rows = args.offsets == nullptr && args.segment_length > 16384;
+    const unsigned threads = long_rows ? kWarp * kMostWarps : 256;
     auto* lowest = reinterpret_cast<unsigned long long*>(failure);
     void* room = args.k > 1 ? copy : nullptr;
     if (args.is_double) {

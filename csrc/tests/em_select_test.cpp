@@ -183,6 +183,14 @@ void check_arithmetic() {
   for (int n = 0; n <= 200; ++n) {
     expect(exp2_scaled(static_cast<double>(-n)) == std::ldexp(1.0, 40 - n), "powers of two are exact", "exp2_scaled");
   }
+  std::mt19937_64 random(1);
+  long double worst = 0;
+  for (int i = 0; i < 200000; ++i) {
+    const double x = -static_cast<double>(random() >> 11) * 0x1p-53 * (i % 2 ? 200 : 1);
+    const long double exact = std::exp2(static_cast<long double>(x) + 40);
+    worst = std::fmax(worst, std::fabs(static_cast<long double>(exp2_scaled(x)) / exact - 1));
+  }
+  expect(worst < 0x1p-50L && worst > 0x1p-53L, "the relative error stated", "exp2_scaled");
   const Wide most = ~Wide{0};
   expect(scale_to_wide(most, most) == most - 1, "(2^128 - 1)^2 / 2^128", "scale_to_wide");
   expect(scale_to_wide(Wide{1} << 127, most) == most >> 1, "a half", "scale_to_wide");

@@ -123,7 +123,7 @@ def test_draws_of_segments_and_peels_are_independent(mechanism: Any) -> None:
 
 
 def test_permute_and_flip_does_better_than_the_exponential_mechanism() -> None:
-    """McKenna and Sheldon's Theorem 2: the expected error is never larger; measured here and computed."""
+    """McKenna and Sheldon prove that the expected error is never larger; measured here, and computed."""
     scores = torch.tensor([0.0, -1.0, -1.0, -1.5, -2.0, -4.0])
     means = {}
     for name, law in LAWS.items():

@@ -50,7 +50,7 @@
 // Time       A function of the layout, k and the instruction set alone: every pass visits every candidate, and no
 //            branch or address depends on a score, but for the re-reading of the block of 128 candidates that holds
 //            the index returned. Not covered: an error ends early; some processors take longer over denormal
-//            numbers (|score| < 2^-126 in float32, score differences times multiplier below 2^-1022 in float64).
+//            numbers (float32 scores below 2^-126 in magnitude; in float64, differences times multiplier below 2^-255).
 #pragma once
 
 #include <cstdint>

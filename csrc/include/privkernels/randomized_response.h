@@ -1,4 +1,4 @@
-// randomized_response: K-ary randomised response (Warner 1965 for K = 2; Kairouz, Oh and Viswanath 2016, Eq. 6).
+// randomized_response: K-ary randomised response (Warner 1965 for K = 2; Kairouz, Oh and Viswanath 2016).
 //
 // A value v in [0, K) is kept with probability threshold / 2^64, and otherwise replaced by one of the other K - 1
 // values. With the coin c and the choice d, 64 random bits each:

@@ -1,7 +1,7 @@
 """randomized_response: keep each value with a probability that epsilon sets, else replace it by another.
 
 The contract (layout, randomness, time) is csrc/include/privkernels/randomized_response.h. Sources: Warner 1965
-(K = 2); Kairouz, Oh and Viswanath, JMLR 2016, Eq. 6 (K-ary). Departure: probabilities are multiples of 2**-64, chosen
+(K = 2); Kairouz, Oh and Viswanath, JMLR 2016 (K-ary). Departure: probabilities are multiples of 2**-64, chosen
 so that the privacy of the implemented law, an exact rational, never exceeds epsilon.
 """
 
