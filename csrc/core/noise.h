@@ -57,9 +57,7 @@ struct Float32Format {
 
   PK_HD bool finite(Bits bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
   // Denormals (below 2^-126) are read as 0, which the grid rounds them to anyway: some processors take longer for them.
-  PK_HD double decode(Bits bits) {
-    return static_cast<double>(from_bits((bits & 0x7f800000u) != 0 ? bits : 0u, 0.0f));
-  }
+  PK_HD double decode(Bits bits) { return static_cast<double>(from_bits((bits & 0x7f800000u) != 0 ? bits : 0u, 0.0f)); }
   PK_HD Bits encode(double value) { return to_bits(static_cast<float>(value)); }
 };
 

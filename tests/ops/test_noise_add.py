@@ -149,10 +149,7 @@ def test_ties_go_to_the_even_step(dtype: torch.dtype) -> None:
 def test_bit_patterns_of_all_exponents(dtype: torch.dtype) -> None:
     """A prime stride through all finite numbers, denormals included, on grids fine, coarse and in between."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int16)
-    if dtype == torch.float32:
-        x = (bits.int() * 65536 + 0x5A5A).view(torch.float32)
-    else:
-        x = bits.view(dtype)
+    x = (bits.int() * 65536 + 0x5A5A).view(torch.float32) if dtype == torch.float32 else bits.view(dtype)
     x = x[x.isfinite()][:: 7 if dtype == torch.float16 else 13]
     for granularity in (2.0**-100, 2.0**-24, 2.0**-12, 1.0, 2.0**100):
         changed = {"granularity": granularity, "scale": granularity * 0.7, "distribution": "gaussian"}
