@@ -6,7 +6,7 @@
 #
 # Writes JSON and logs to $OUT (benchmarks/results if unset). Ends with an error if a step failed; the steps
 # after a failed test still run, so that one visit to the machine tells as much as it can. The limits of all
-# steps together are 8.5 minutes.
+# steps together are 9.5 minutes.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -77,11 +77,13 @@ step 75 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda -
   --json "$out/kde_em_cuda.json"
 step 45 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
   --json "$out/kde_em_cpu.json"
+step 60 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device cuda --elements 33554432 \
+  --json "$out/noise_add_cuda.json"
 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import kde_em, kde_scores
+from privkernels.ops import kde_em, kde_scores, noise_add
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -89,6 +91,11 @@ for ratio in (1.0, 2.5):
     arguments = dict(lo=-1.0, hi=1.0, bandwidth=0.1, window_ratio=ratio, grid_points=33)
     kde_em(theta, multiplier=20.0, key=Key.from_seed(1), label="x", **arguments)
     kde_scores(theta, **arguments)
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    x = torch.randn(1003).to(dtype).cuda()
+    for distribution in ("laplace", "gaussian"):
+        noise = dict(distribution=distribution, scale=300.0, granularity=1.0, key=Key.from_seed(1), label="x")
+        noise_add(x, first_element=77, **noise)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do
