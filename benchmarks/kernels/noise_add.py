@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,16 @@ def opendp_contenders(x: torch.Tensor) -> list[Contender]:
 
 
 def diffprivlib_contenders(x: torch.Tensor) -> list[Contender]:
-    """diffprivlib's Laplace and Gaussian, one call for each value."""
+    """diffprivlib's Laplace and Gaussian, one call for each value.
+
+    diffprivlib 0.6.6 does not import with scikit-learn 1.9, because of models that are not needed here: an empty
+    package of its name and path lets its mechanisms be imported without them.
+    """
+    specification = importlib.util.find_spec("diffprivlib")
+    if specification is not None and "diffprivlib" not in sys.modules:
+        package = types.ModuleType("diffprivlib")
+        package.__path__ = list(specification.submodule_search_locations or [])
+        sys.modules["diffprivlib"] = package
     from diffprivlib.mechanisms import Gaussian, Laplace
 
     values = x.cpu().double().tolist()
@@ -113,7 +123,7 @@ def other_libraries(x: torch.Tensor, skipped: dict[str, str]) -> list[Contender]
             continue
         try:
             result += make(x[:count])
-        except ImportError as error:  # diffprivlib 0.6.6 does not import with scikit-learn 1.9
+        except ImportError as error:
             reason = str(error).partition(" (/")[0]  # no path of this machine
             skipped[name] = f"does not import: {reason}"
     return result

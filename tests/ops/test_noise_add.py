@@ -156,14 +156,20 @@ def test_bit_patterns_of_all_exponents(dtype: torch.dtype) -> None:
         assert same_bits(noise_add(x, **DRAW | changed), reference(x, **changed))
 
 
-def test_float16_is_rounded_once() -> None:
-    """2049 + 2^-12 is above the tie between 2048 and 2050: float32 in between would round to the tie and then down."""
-    x = torch.full((2000,), 2048.0, dtype=torch.float16)
-    granularity = 2.0**-14
-    noise = torch.full((2000,), 2**14 + 1, dtype=torch.int64)
-    assert noise_add_reference(x, noise, granularity).unique().tolist() == [2050.0]
-    changed = {"granularity": granularity, "scale": 1.0}
-    assert same_bits(noise_add(x, **DRAW | changed), reference(x, **changed))
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_rounded_once(dtype: torch.dtype, precision: int) -> None:
+    """Sums so near a tie of the dtype that float32 in between would round to the tie, and then maybe the other way."""
+    tie = 2 ** (28 - precision)  # half a unit in the last place of 1, in steps of 2^-28; float32's is 32 steps
+    draw: dict[str, Any] = {"distribution": "laplace", "key": KEY, "label": "ties"}
+    noise = noise_steps(2**22, steps=float(tie), **draw)
+    near = (noise.abs() < 20 * tie) & ((noise % (2 * tie) - tie).abs() <= 16)
+    assert near.sum() >= 10
+    x = torch.ones(2**22, dtype=dtype)
+    got = noise_add(x, scale=tie * 2.0**-28, granularity=2.0**-28, **draw)[near]
+    expected = noise_add_reference(x[near], noise[near], 2.0**-28)
+    twice = ((2**28 + noise[near]).double() * 2.0**-28).float().to(dtype)
+    assert same_bits(got, expected)
+    assert not torch.equal(twice, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
