@@ -6,7 +6,7 @@
 #
 # Writes JSON and logs to $OUT (benchmarks/results if unset). Ends with an error if a step failed; the steps
 # after a failed test still run, so that one visit to the machine tells as much as it can. The limits of all
-# steps together are 9.75 minutes.
+# steps together are 9 minutes.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -68,23 +68,25 @@ fi
 
 # No plugins of the machine: each may warn, and a warning is an error.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-step 90 "tests marked gpu" "$venv" -m pytest -m gpu tests/ops -p no:cacheprovider --junitxml "$out/gpu_tests.xml"
+step 100 "tests marked gpu" "$venv" -m pytest -m gpu tests/ops -p no:cacheprovider --junitxml "$out/gpu_tests.xml"
 if grep -q 'skipped="[1-9]' "$out/gpu_tests.xml" 2>/dev/null; then
   echo "== a gpu test was skipped on a machine with a GPU" >&2
   failed+=("skipped tests")
 fi
-step 75 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda --elements 1200000 --compile \
+step 60 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda --elements 1200000 --compile \
   --json "$out/kde_em_cuda.json"
-step 45 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
+step 30 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
   --json "$out/kde_em_cpu.json"
-step 45 "em_select on the GPU" "$venv" -m benchmarks.kernels.em_select --device cuda --json "$out/em_select_cuda.json"
-step 30 "randomized_response on the GPU" "$venv" -m benchmarks.kernels.randomized_response --device cuda \
+step 30 "em_select on the GPU" "$venv" -m benchmarks.kernels.em_select --device cuda --json "$out/em_select_cuda.json"
+step 20 "randomized_response on the GPU" "$venv" -m benchmarks.kernels.randomized_response --device cuda \
   --elements 20000000 --json "$out/randomized_response_cuda.json"
+step 40 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device cuda --elements 33554432 \
+  --json "$out/noise_add_cuda.json"
 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import em_select, kde_em, kde_scores, randomized_response
+from privkernels.ops import em_select, kde_em, kde_scores, noise_add, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -100,10 +102,15 @@ for mechanism in ("exponential", "permute-and-flip"):
     em_select(scores.reshape(-1), offsets=offsets, **draw)
 values = (torch.arange(5003) % 7).cuda()
 randomized_response(values, categories=7, epsilon=1.0, key=Key.from_seed(1), label="x", first_element=3)
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    x = torch.randn(1003).to(dtype).cuda()
+    for distribution in ("laplace", "gaussian"):
+        noise = dict(distribution=distribution, scale=300.0, granularity=1.0, key=Key.from_seed(1), label="x")
+        noise_add(x, first_element=77, **noise)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do
-    step 60 "compute-sanitizer $check" "$sanitizer" --tool "$check" --error-exitcode 1 "$venv" "$work/small.py"
+    step 40 "compute-sanitizer $check" "$sanitizer" --tool "$check" --error-exitcode 1 "$venv" "$work/small.py"
   done
 else
   echo "== compute-sanitizer is not on this machine"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import timing
-from benchmarks.kernels import em_select, kde_em, randomized_response
+from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
 
 
 def run_kde_em(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -126,6 +126,47 @@ def test_other_benchmarks_refuse_bad_arguments(
     monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
     with pytest.raises(SystemExit) as ended:
         module.main()
+    assert ended.value.code == 2
+
+
+def run_noise_add(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["noise_add", *arguments])
+    noise_add.main()
+
+
+def test_noise_add_times_all_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "noise_add.json"
+    run_noise_add(monkeypatch, "--elements", "300", "--rounds", "1", "--json", str(file))
+    text = file.read_text(encoding="utf-8")
+    result = json.loads(text)
+    names = [timed["name"] for timed in result["results"]]
+    for start in ("bare read and write, 1 thread", "noise_add laplace, s = 2^10", "noise_add gaussian", "torch float"):
+        assert any(name.startswith(start) for name in names), names
+    for library in ("opendp", "diffprivlib"):
+        assert library in result["skipped"] or any(library in name.lower() for name in names)
+    assert result["results"][0]["times_bare"] == 1
+    assert {"processor", "cores", "instruction_set", "torch", "privkernels"} <= result["machine"].keys()
+    for private in (platform.node(), str(Path.home()), str(Path.cwd()), f"/{getpass.getuser()}"):
+        if len(private) > 3:
+            assert private not in text
+
+
+@pytest.mark.parametrize("wrong", ["sums", "scale"])
+def test_noise_add_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    if wrong == "sums":
+        real = noise_add.ours
+        monkeypatch.setattr(noise_add, "ours", lambda *args: real(*args) * (1 + 2.0**-20))
+    else:
+        steps = noise_add.noise_steps
+        monkeypatch.setattr(noise_add, "noise_steps", lambda size, **rest: steps(size, **rest | {"steps": 900.0}))
+    with pytest.raises(SystemExit, match="the results are wrong"):
+        run_noise_add(monkeypatch, "--elements", "300", "--rounds", "1")
+
+
+@pytest.mark.parametrize("arguments", [["--elements", "0"], ["--rounds", "0"], ["--device", "tpu"]])
+def test_noise_add_refuses_bad_arguments(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_noise_add(monkeypatch, *arguments)
     assert ended.value.code == 2
 
 

@@ -108,8 +108,10 @@ PK_HD void spread_group(const uint32_t* key, uint64_t group, uint32_t draw, uint
                         uint32_t* high) {
   const uint64_t first = group * kSpreadBlocks;  // a multiple of 16: adding a lane's number carries nowhere
   for (int lane = 0; lane < kSpreadBlocks; lane += PK_LANES) {
+    uint32_t blocks[PK_LANES];
+    for (int i = 0; i < PK_LANES; ++i) blocks[i] = static_cast<uint32_t>(first) + static_cast<uint32_t>(lane + i);
     BitLanes address[4], words[16];
-    for (int i = 0; i < PK_LANES; ++i) address[0][i] = static_cast<uint32_t>(first) + static_cast<uint32_t>(lane + i);
+    __builtin_memcpy(&address[0], blocks, sizeof blocks);
     address[1] = BitLanes{} + static_cast<uint32_t>(first >> 32);
     address[2] = BitLanes{} + draw;
     address[3] = BitLanes{} + purpose;

@@ -34,8 +34,8 @@ PK_HD double double_from_bits(uint64_t bits) {
 PK_HD double power_of_two(int exponent) { return double_from_bits(static_cast<uint64_t>(exponent + 1023) << 52); }
 
 PK_HD double clamped(double value, double largest) {
-  value = value < -largest ? -largest : value;
-  return value > largest ? largest : value;
+  value = value > -largest ? value : -largest;
+  return value < largest ? value : largest;
 }
 
 // The nearest integer, half to even, for |value| <= 2^51: adding 1.5 * 2^52 rounds and leaves it in the low bits.
@@ -48,18 +48,17 @@ PK_HD double exact_double(int64_t value) {
   return double_from_bits(static_cast<uint64_t>(value) + kShiftBits) - double_from_bits(kShiftBits);
 }
 
-// --- formats: decode is exact; encode takes a number that the format holds ---
+// --- formats: decode is exact; encode takes a number that the format holds, or rounds it where kEncodeRounds ---
 
 struct Float32Format {
   typedef uint32_t Bits;
   static constexpr int kPrecision = 24, kMinExponent = -126;
   static constexpr double kLargest = 340282346638528859811704183484516925440.0;
+  static constexpr bool kEncodeRounds = true;  // one conversion from double: half to even, and never denormal here
 
   PK_HD bool finite(Bits bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
   // Denormals (below 2^-126) are read as 0, which the grid rounds them to anyway: some processors take longer for them.
-  PK_HD double decode(Bits bits) {
-    return static_cast<double>(from_bits((bits & 0x7f800000u) != 0 ? bits : 0u, 0.0f));
-  }
+  PK_HD double decode(Bits bits) { return static_cast<double>(from_bits((bits & 0x7f800000u) != 0 ? bits : 0u, 0.0f)); }
   PK_HD Bits encode(double value) { return to_bits(static_cast<float>(value)); }
 };
 
@@ -67,6 +66,7 @@ struct BFloat16Format {
   typedef uint16_t Bits;
   static constexpr int kPrecision = 8, kMinExponent = -126;
   static constexpr double kLargest = 338953138925153547590470800371487866880.0;
+  static constexpr bool kEncodeRounds = false;
 
   PK_HD bool finite(Bits bits) { return (bits & 0x7f80u) != 0x7f80u; }
   PK_HD double decode(Bits bits) { return Float32Format::decode(static_cast<uint32_t>(bits) << 16); }
@@ -77,6 +77,7 @@ struct Float16Format {
   typedef uint16_t Bits;
   static constexpr int kPrecision = 11, kMinExponent = -14;
   static constexpr double kLargest = 65504.0;
+  static constexpr bool kEncodeRounds = false;
 
   PK_HD bool finite(Bits bits) { return (bits & 0x7c00u) != 0x7c00u; }
   // By integers, so that flushing of float32 denormals does not reach float16's.
@@ -98,10 +99,11 @@ struct Float16Format {
   }
 };
 
-// `value` rounded once, half to even, to the precision of Format, and kept in its finite range.
+// `value` kept in Format's finite range and, unless encode does that, rounded once, half to even, to its precision.
 template <class Format>
 PK_HD double round_to_format(double value) {
   const double inside = clamped(value, Format::kLargest);
+  if (Format::kEncodeRounds) return inside;
   const uint64_t field = (double_to_bits(inside) >> 52) & 0x7ffu;
   constexpr uint64_t kSmallest = Format::kMinExponent + 1023;
   const uint64_t exponent = field < kSmallest ? kSmallest : field;
@@ -114,9 +116,8 @@ PK_HD double round_to_format(double value) {
 
 // The outcome of an alias table; `shift` is index_bits + sign_bits. A select, not a branch.
 PK_HD uint64_t alias_outcome(uint64_t word, const uint64_t* entries, uint64_t mask, int shift) {
-  const uint64_t index = word & mask;
-  const uint64_t entry = entries[index];
-  return (word >> shift) < (entry >> shift) ? index : entry & mask;
+  const uint64_t entry = entries[word & mask];
+  return ((word >> shift) < (entry >> shift) ? word : entry) & mask;
 }
 
 // K after one more table. `last` says that this is the Laplace's top table, which carries the sign.

@@ -1,4 +1,4 @@
-"""Builds csrc/tests under the address and undefined-behaviour sanitizers, warnings as errors, and runs them."""
+"""Builds csrc/tests under the address and undefined-behaviour sanitizers, warnings as errors, and runs each program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.building import build, linked_with_sanitizers
+from tests.native.building import ROOT, build, linked_with_sanitizers
 
-PROGRAMS = ["kde_em_test", "em_select_test", "noise_add_test", "randomized_response_test"]
+PROGRAMS = sorted(file.stem for file in (ROOT / "csrc" / "tests").glob("*_test.cpp"))
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sanitize")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_kernels_run_clean_under_the_sanitizers(folder: Path, name: str) -> None:
-    build(folder, name, PRIVKERNELS_SANITIZE="ON", PRIVKERNELS_WERROR="ON")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_kernels_run_clean_under_the_sanitizers(folder: Path, program: str) -> None:
+    build(folder, program, PRIVKERNELS_SANITIZE="ON", PRIVKERNELS_WERROR="ON")
     environment = {k: v for k, v in os.environ.items() if k not in ("PRIVKERNELS_ISA", "LD_PRELOAD")}
-    done = subprocess.run([folder / name], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    command = [folder / program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed: 0 failed" in done.stdout
     assert done.stderr == ""

@@ -138,9 +138,12 @@ def _nearest(value: Fraction, dtype: torch.dtype) -> float:
     _, precision, smallest = _FORMATS[dtype]
     largest = Fraction(torch.finfo(dtype).max)
     value = max(-largest, min(largest, value))
-    exponent = smallest
-    while abs(value) >= Fraction(2) ** (exponent + 1):
-        exponent += 1
+    if value == 0:
+        return 0.0
+    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    if abs(value) < Fraction(2) ** exponent:
+        exponent -= 1
+    exponent = max(exponent, smallest)
     unit = Fraction(2) ** (exponent - precision + 1)
     return float(round(value / unit) * unit)
 

@@ -188,7 +188,7 @@ def noise_law(distribution: Distribution, steps: float) -> NoiseLaw:
 
 @functools.lru_cache(maxsize=64)
 def _noise_law(distribution: Distribution, steps: float, max_index_bits: int) -> NoiseLaw:
-    """As :func:`noise_law`; tests set ``max_index_bits`` (5 or more) to get many tables at small scales."""
+    """As :func:`noise_law`; tests set ``max_index_bits`` (7 or more) to get many tables at small scales."""
     make = _laplace_tables if distribution == "laplace" else _gaussian_tables
     made = make(Fraction(steps), max_index_bits)
     log_ratio = _LOG_RATIO_OF_A_LEVEL * (len(made) - 1) if distribution == "gaussian" else 0.0
@@ -234,13 +234,15 @@ def _split(variance: Fraction, max_index_bits: int) -> list[tuple[Fraction, int]
     widest = math.isqrt(((1 << max_index_bits) ** 2) // (2 * _TAIL))
     if variance <= widest**2:
         return [(variance, 1)]
-    levels = 2
-    while (parts := _split_by(variance, widest, levels)) is None:
+    # m^2 <= own / _SMOOTH, so a level more takes a variance to own + own / _SMOOTH times as much at the most.
+    levels, reach = 1, Fraction(widest**2)
+    while reach < variance:
+        levels, reach = levels + 1, widest**2 * (1 + reach / _SMOOTH)
+    while True:
+        for deviation in range(2, widest + 1):
+            if (parts := _split_by(variance, deviation, levels)) is not None:
+                return parts
         levels += 1
-    for deviation in range(2, widest):
-        if (smaller := _split_by(variance, deviation, levels)) is not None:
-            return smaller
-    return parts
 
 
 def _split_by(variance: Fraction, deviation: int, levels: int) -> list[tuple[Fraction, int]] | None:
