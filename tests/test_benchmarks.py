@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import json
 import platform
@@ -12,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import timing
+from benchmarks import accounting, timing
 from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
 
 
@@ -181,3 +182,35 @@ def test_rounds_are_interleaved_and_the_first_is_not_counted() -> None:
     assert calls == [("a", 1), ("b", 2)] * 4
     assert [timed.name for timed in result] == ["a", "b"]
     assert torch.get_num_threads() == before
+
+
+def test_accounting_times_all_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "accounting.json"
+    monkeypatch.setattr(sys, "argv", ["accounting", "--rounds", "1", "--largest", "10", "--json", str(file)])
+    accounting.main()
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert [question["question"].split()[0] for question in result["results"]] == ["1", "10", "Gaussian", "1000"]
+    for question in result["results"]:
+        ours = question["results"][0]
+        assert ours["name"] == "compose"
+        assert ours["times_ours"] == 1
+        assert all(row["cpu_ms"] > 0 for row in question["results"])
+    assert {"processor", "dp-accounting", "opacus"} <= result["machine"].keys()
+    assert "milliseconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_accounting_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """A bound that an attack beats, and one that is far above another valid bound."""
+    real = accounting.compose
+
+    def wrong(*args: object, **rest: object) -> object:
+        bound = real(*args, **rest)
+        return dataclasses.replace(bound, epsilon=factor * bound.epsilon)
+
+    monkeypatch.setattr(accounting, "compose", wrong)
+    monkeypatch.setattr(sys, "argv", ["accounting", "--rounds", "1", "--largest", "10"])
+    with pytest.raises(SystemExit, match="the results are wrong"):
+        accounting.main()

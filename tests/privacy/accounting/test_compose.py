@@ -22,7 +22,8 @@ from privkernels.privacy import (
     SampledGaussianEvent,
     compose,
 )
-from privkernels.privacy.accounting import composed_delta, gaussian_epsilon, zcdp_to_epsilon
+from privkernels.privacy.accounting import composed_delta, gaussian_delta, gaussian_epsilon, zcdp_to_epsilon
+from privkernels.privacy.accounting.laplace import pure_epsilon
 from tests.support import privacy_loss
 
 SIZES = st.floats(-6, 1).map(lambda x: 10**x)
@@ -228,6 +229,25 @@ def test_more_total_variation_costs_more(delta, variation, factor):
     less, more = compose([event], delta), compose([replace(event, total_variation=variation * factor)], delta)
     assert more.epsilon >= less.epsilon * (1 - 1e-6) or more.delta > less.delta
     assert more.delta >= less.delta or less.delta > delta or more.delta == 0
+
+
+def test_total_variation_at_a_given_epsilon():
+    ideal = BoundedRangeEvent(eta=0.1, count=1000)
+    real = replace(ideal, total_variation=1e-9)
+    added = composed_delta([real], 2.0).delta - composed_delta([ideal], 2.0).delta
+    assert added == pytest.approx((1 + math.exp(2)) * 1e-6, rel=1e-6)
+
+
+def test_zcdp_beside_what_has_a_pair_only_is_paid_for_from_the_same_delta():
+    """A tenth of delta turns zCDP into a pure pair; the rest is left for the pairs."""
+    unseen = SampledGaussianEvent(noise_multiplier=1e3, rate=0.0, relation="replace-one")
+    events = [unseen, ConcentratedEvent(rho=0.5)]
+    pair = zcdp_to_epsilon(0.5, 0.01)
+    bound = compose(events, 0.1)
+    assert bound.epsilon == pytest.approx(pure_epsilon(pair, 0.09), rel=1e-4)
+    assert bound.epsilon >= pure_epsilon(pair, 0.09) * (1 - 1e-9)
+    assert bound.epsilon > gaussian_epsilon(1.0, 0.1)  # a mechanism of that rho
+    assert composed_delta(events, 3.0).delta >= gaussian_delta(1.0, 3.0)
 
 
 def test_delta_that_cannot_be_met_is_told():

@@ -89,6 +89,7 @@ def test_four_formulae_for_one_mechanism(sigma, classic, classic_zcdp, cks, exac
     mu = math.sqrt(0.5) / sigma
     old = classic_gaussian_epsilon(mu, 1e-4)
     assert old.value == pytest.approx(classic, rel=5e-3)
+    assert old.value == pytest.approx(math.sqrt(2 * math.log(12500)) * mu, rel=1e-12)
     assert old.proven is (sigma > 3.08)
     assert classic_zcdp_epsilon(mu**2 / 2, 1e-4).value == pytest.approx(classic_zcdp, rel=5e-3)
     assert zcdp_to_epsilon(mu**2 / 2, 1e-4) == pytest.approx(cks, rel=5e-3)

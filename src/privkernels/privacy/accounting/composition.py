@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,9 @@ from privkernels.privacy.events import (
 _SAMPLED_EXCESSES = np.concatenate([np.linspace(0.05, 1, 20), np.arange(1.1, 11, 0.1), np.arange(11, 64, 1),
                                     np.array([79.0, 99, 127, 191, 255, 383, 511])])  # fmt: skip
 
+# At which zCDP is turned into a dominating pair when delta is what is asked for.
+_SMALL_DELTA = 1e-9
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -71,16 +75,9 @@ class Composition:
     def epsilons(self, delta: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid epsilon at ``delta``, with the name of its argument."""
         yield self.pure, "basic composition"
-        single = self.events[0] if len(self.events) == 1 and self.events[0].count == 1 else None
-        if isinstance(single, GaussianEvent):
-            yield gaussian_epsilon(single.mu, delta), f"exact Gaussian curve, mu = {single.mu:.4g}"
+        if self._exact is not None:
+            yield self._exact.epsilon(delta), self._exact.name
             return
-        if isinstance(single, BoundedRangeEvent):
-            yield bounded_range_epsilon(single.eta, delta), "exact curve of bounded range, one draw"
-        elif isinstance(single, LaplaceEvent):
-            yield laplace_epsilon(single.epsilon, delta), "exact Laplace curve, one use"
-        elif isinstance(single, PureEvent | ApproximateEvent):
-            yield pure_epsilon(single.epsilon, delta), "exact curve of randomised response, one use"
         if self.has_renyi:
             epsilon, order = renyi_to_epsilon(self.renyi, delta, self.orders)
             yield epsilon, self._name_of(order)
@@ -92,23 +89,23 @@ class Composition:
     def deltas(self, epsilon: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid delta of the ideal mechanisms at ``epsilon``, with the name of its argument."""
         yield (0.0 if self.pure <= epsilon else 1.0), "basic composition"
-        single = self.events[0] if len(self.events) == 1 and self.events[0].count == 1 else None
-        if isinstance(single, GaussianEvent):
-            yield gaussian_delta(single.mu, epsilon) * (1 + 1e-10), f"exact Gaussian curve, mu = {single.mu:.4g}"
+        if self._exact is not None:
+            yield self._exact.delta(epsilon) * (1 + 1e-10), self._exact.name
             return
-        if isinstance(single, BoundedRangeEvent):
-            yield bounded_range_delta(single.eta, epsilon) * (1 + 1e-12), "exact curve of bounded range, one draw"
-        elif isinstance(single, LaplaceEvent):
-            yield laplace_delta(single.epsilon, epsilon) * (1 + 1e-12), "exact Laplace curve, one use"
-        elif isinstance(single, PureEvent | ApproximateEvent):
-            yield pure_delta(single.epsilon, epsilon) * (1 + 1e-12), "exact curve of randomised response, one use"
         if self.has_renyi:
             log_delta, order = renyi_to_delta(self.renyi, epsilon, self.orders)
             yield math.exp(log_delta), self._name_of(order)
         if numerical or not self.has_renyi:
-            ideal, left = self._dominating_pairs(1e-9)
-            loss = loss_distribution.composed_loss(ideal, self._spread(1e-9))
-            yield loss_distribution.loss_to_delta(loss, epsilon) + (1e-9 - left), "privacy loss distributions"
+            ideal, left = self._dominating_pairs(_SMALL_DELTA)
+            loss = loss_distribution.composed_loss(ideal, self._spread(left))
+            delta = loss_distribution.loss_to_delta(loss, epsilon) + (_SMALL_DELTA - left)
+            yield delta, "privacy loss distributions"
+
+    @cached_property
+    def _exact(self) -> _Exact | None:
+        """The curve of a single operation, or of Gaussian noise alone: nothing else can be below it."""
+        single = len(self.events) == 1 and self.events[0].count == 1
+        return _exact_curve(self.events[0]) if single else None
 
     @cached_property
     def has_renyi(self) -> bool:
@@ -160,6 +157,30 @@ class Composition:
         if self.has_renyi:
             return renyi_to_epsilon(self.renyi, delta, self.orders).value
         return 10.0
+
+
+class _Exact(NamedTuple):
+    """delta as a function of epsilon for one operation, its inverse, and its name."""
+
+    delta: Callable[[float], float]
+    epsilon: Callable[[float], float]
+    name: str
+
+
+def _exact_curve(event: Event) -> _Exact | None:
+    if isinstance(event, GaussianEvent):
+        name = f"exact Gaussian curve, mu = {event.mu:.4g}"
+        return _Exact(partial(gaussian_delta, event.mu), partial(gaussian_epsilon, event.mu), name)
+    if isinstance(event, BoundedRangeEvent):
+        name = "exact curve of bounded range, one draw"
+        return _Exact(partial(bounded_range_delta, event.eta), partial(bounded_range_epsilon, event.eta), name)
+    if isinstance(event, LaplaceEvent):
+        name = "exact Laplace curve, one use"
+        return _Exact(partial(laplace_delta, event.epsilon), partial(laplace_epsilon, event.epsilon), name)
+    if isinstance(event, PureEvent | ApproximateEvent):
+        name = "exact curve of randomised response, one use"
+        return _Exact(partial(pure_delta, event.epsilon), partial(pure_epsilon, event.epsilon), name)
+    return None
 
 
 def _merged(events: Sequence[Event]) -> Iterator[Event]:
