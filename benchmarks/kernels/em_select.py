@@ -14,12 +14,7 @@ write without privacy in mind: a float's uniform cannot give small probabilities
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib
-import importlib.util
 import sys
-import types
-import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +25,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from benchmarks.libraries import diffprivlib_mechanisms, opendp
 from benchmarks.timing import Contender, Timing, interleaved, machine_facts
 from privkernels import _files
 from privkernels.ops import (
@@ -89,29 +85,13 @@ def torch_multinomial(scores: torch.Tensor) -> torch.Tensor:
 
 def opendp_draw(permute_and_flip: bool) -> Draw | None:
     """OpenDP's noisy max: the exponential mechanism for zCDP, permute-and-flip for pure DP."""
-    if importlib.util.find_spec("opendp") is None:
+    dp = opendp()
+    if dp is None:
         return None
-    import opendp.prelude as dp
-
-    dp.enable_features("contrib")
     divergence = dp.max_divergence() if permute_and_flip else dp.zero_concentrated_divergence()
     domain = dp.vector_domain(dp.atom_domain(T=float, nan=False))
     measurement: Draw = dp.m.make_noisy_max(domain, dp.linf_distance(T=float), divergence, scale=1.0)
     return measurement
-
-
-@functools.cache
-def diffprivlib_mechanisms() -> types.ModuleType | None:
-    """diffprivlib's mechanisms without its models, which do not import beside every scikit-learn."""
-    found = importlib.util.find_spec("diffprivlib")
-    if found is None or found.submodule_search_locations is None:
-        return None
-    package = types.ModuleType("diffprivlib")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["diffprivlib"] = package
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module("diffprivlib.mechanisms")
 
 
 def diffprivlib_draw(permute_and_flip: bool) -> Draw | None:

@@ -20,13 +20,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.libraries import diffprivlib_mechanisms, opendp
 from benchmarks.timing import Contender, Timing, interleaved, machine_facts
 from privkernels import _files, _native
 from privkernels.ops import noise_add, noise_add_reference, noise_law, noise_steps
@@ -73,9 +73,9 @@ def check(x: torch.Tensor) -> dict[str, float]:
 
 def opendp_contenders(x: torch.Tensor) -> list[Contender]:
     """OpenDP's samplers on a vector of floats: exact rationals, by rejection."""
-    import opendp.prelude as dp
-
-    dp.enable_features("contrib")
+    dp = opendp()
+    if dp is None:
+        return []
     values = x.cpu().double().tolist()
     space = dp.vector_domain(dp.atom_domain(T=float, nan=False), size=len(values))
     scale = STEPS[1] * GRANULARITY
@@ -89,21 +89,13 @@ def opendp_contenders(x: torch.Tensor) -> list[Contender]:
 
 
 def diffprivlib_contenders(x: torch.Tensor) -> list[Contender]:
-    """diffprivlib's Laplace and Gaussian, one call for each value.
-
-    diffprivlib 0.6.6 does not import with scikit-learn 1.9, because of models that are not needed here: an empty
-    package of its name and path lets its mechanisms be imported without them.
-    """
-    specification = importlib.util.find_spec("diffprivlib")
-    if specification is not None and "diffprivlib" not in sys.modules:
-        package = types.ModuleType("diffprivlib")
-        package.__path__ = list(specification.submodule_search_locations or [])
-        sys.modules["diffprivlib"] = package
-    from diffprivlib.mechanisms import Gaussian, Laplace
-
+    """diffprivlib's Laplace and Gaussian, one call for each value."""
+    mechanisms = diffprivlib_mechanisms()
+    if mechanisms is None:
+        return []
     values = x.cpu().double().tolist()
-    laplace = Laplace(epsilon=1.0, sensitivity=1.0)
-    gaussian = Gaussian(epsilon=0.9, delta=1e-6, sensitivity=1.0)
+    laplace = mechanisms.Laplace(epsilon=1.0, sensitivity=1.0)
+    gaussian = mechanisms.Gaussian(epsilon=0.9, delta=1e-6, sensitivity=1.0)
     return [
         Contender("diffprivlib Laplace", lambda: [laplace.randomise(v) for v in values], len(values)),
         Contender("diffprivlib Gaussian", lambda: [gaussian.randomise(v) for v in values], len(values)),
@@ -118,14 +110,10 @@ def other_libraries(x: torch.Tensor, skipped: dict[str, str]) -> list[Contender]
         ("diffprivlib", diffprivlib_contenders, 2000),
     ]
     for name, make, count in makers:
-        if importlib.util.find_spec(name) is None:
+        contenders = make(x[:count])
+        result += contenders
+        if not contenders:
             skipped[name] = "not installed"
-            continue
-        try:
-            result += make(x[:count])
-        except ImportError as error:
-            reason = str(error).partition(" (/")[0]  # no path of this machine
-            skipped[name] = f"does not import: {reason}"
     return result
 
 

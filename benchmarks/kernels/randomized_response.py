@@ -11,7 +11,6 @@ it is not private to the epsilon that it is written for.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import sys
 from importlib.metadata import version
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from benchmarks.libraries import opendp
 from benchmarks.timing import Contender, Timing, interleaved, machine_facts
 from privkernels import _files
 from privkernels.ops import randomized_response, randomized_response_law
@@ -63,10 +63,8 @@ def make_contenders(elements: int, device: torch.device) -> list[Contender]:
     if threads > 1 and device.type == "cpu":
         result.append(Contender(f"randomized_response, {threads} threads", lambda: ours(values), elements, threads))
     result.append(Contender("torch (not private)", lambda: torch_response(values), elements))
-    if device.type == "cpu" and importlib.util.find_spec("opendp") is not None:
-        import opendp.prelude as dp
-
-        dp.enable_features("contrib")
+    dp = opendp()
+    if device.type == "cpu" and dp is not None:
         respond = dp.m.make_randomized_response(categories=list(range(CATEGORIES)), prob=KEEP)
         few = values[: min(elements, 500)].tolist()
         result.append(Contender("OpenDP make_randomized_response", lambda: [respond(v) for v in few], len(few)))
@@ -101,7 +99,7 @@ def main() -> None:
         parser.error(f"PyTorch {torch.__version__} sees no CUDA device")
     checked = check(device)
     facts = machine_facts(device)
-    if importlib.util.find_spec("opendp") is not None:
+    if opendp() is not None:
         facts["opendp"] = version("opendp")
     print(f"randomized_response: K = {CATEGORIES}, epsilon = {EPSILON}, N = {arguments.elements:,}")
     print(f"{facts.get('gpu', facts['processor'])}, {facts['instruction_set']}, torch {facts['torch']}")
