@@ -159,3 +159,12 @@ def test_known_lower_references_at_delta_1e_6(eta, count, epsilon):
     assert nonadaptive_bounded_range_delta(eta, count, epsilon * 1.001) < 1e-6
     assert nonadaptive_bounded_range_delta(eta, count, epsilon * 0.999) > 1e-6
     assert compose([BoundedRangeEvent(eta=eta, count=count)], 1e-6).epsilon > epsilon
+
+
+@pytest.mark.parametrize(("eta", "bound", "reached"), [(1.0, 1190.5, 1154.1), (0.1, 29.7, 28.0), (0.01, 1.89, 1.74)])
+def test_the_bound_lies_between_zcdp_and_what_fixed_draws_reach(eta, bound, reached):
+    """7850 draws, one for each parameter of a logistic regression on MNIST, at delta = 1e-5."""
+    epsilon = compose([BoundedRangeEvent(eta=eta, count=7850)], 1e-5).epsilon
+    assert reached < epsilon < bound * 1.003
+    assert nonadaptive_bounded_range_delta(eta, 7850, reached * 0.99) > 1e-5 > 0
+    assert nonadaptive_bounded_range_delta(eta, 7850, reached * 1.01) < 1e-5

@@ -200,6 +200,10 @@ def test_nothing_costs_nothing():
     for kind, name in KINDS:
         bound = compose([kind(**{name: 0.0}, count=5)], 1e-5)
         assert (bound.epsilon, bound.delta) == (0, 0)
+    for relation in Relation:
+        never = SampledGaussianEvent(noise_multiplier=1.0, rate=0.0, relation=relation)
+        assert compose([never], 1e-5, numerical=True).epsilon == 0
+        assert composed_delta([never], 0.0).delta == 0
 
 
 @given(LISTS, DELTAS, st.floats(-14, -2).map(lambda x: 10**x))
@@ -240,7 +244,7 @@ def test_total_variation_at_a_given_epsilon():
 
 def test_zcdp_beside_what_has_a_pair_only_is_paid_for_from_the_same_delta():
     """A tenth of delta turns zCDP into a pure pair; the rest is left for the pairs."""
-    unseen = SampledGaussianEvent(noise_multiplier=1e3, rate=0.0, relation="replace-one")
+    unseen = SampledGaussianEvent(noise_multiplier=1e3, rate=1e-6, relation="replace-one")
     events = [unseen, ConcentratedEvent(rho=0.5)]
     pair = zcdp_to_epsilon(0.5, 0.01)
     bound = compose(events, 0.1)

@@ -180,9 +180,11 @@ def test_what_cannot_be_conditioned_is_refused(refuse, event):
 
 def test_total_variation_of_a_random_number_of_tries():
     bound = geometric_stopping([BoundedRangeEvent(eta=1.0, count=8, total_variation=1e-12)], 0.1, 1e-5)
-    ideal = geometric_stopping([BoundedRangeEvent(eta=1.0, count=8)], 0.1, 1e-5)
-    assert bound.epsilon >= ideal.epsilon
-    assert bound.delta >= (1 + math.exp(bound.epsilon)) * 8e-12 / 0.1
+    events = [BoundedRangeEvent(eta=1.0, count=8)]
+    assert bound.epsilon > geometric_stopping(events, 0.1, 1e-5).epsilon
+    left = 1e-5 - (1 + math.exp(bound.epsilon)) * 8e-12 / 0.1
+    assert 5e-6 < left < 9.9e-6
+    assert bound.epsilon == pytest.approx(geometric_stopping(events, 0.1, left).epsilon, rel=1e-6)
 
 
 def test_bad_arguments():

@@ -75,6 +75,8 @@ class Composition:
     def epsilons(self, delta: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid epsilon at ``delta``, with the name of its argument."""
         yield self.pure, "basic composition"
+        if not self.events:
+            return
         if self._exact is not None:
             yield self._exact.epsilon(delta), self._exact.name
             return
@@ -89,6 +91,8 @@ class Composition:
     def deltas(self, epsilon: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid delta of the ideal mechanisms at ``epsilon``, with the name of its argument."""
         yield (0.0 if self.pure <= epsilon else 1.0), "basic composition"
+        if not self.events:
+            return
         if self._exact is not None:
             yield self._exact.delta(epsilon) * (1 + 1e-10), self._exact.name
             return
@@ -190,7 +194,7 @@ def _merged(events: Sequence[Event]) -> Iterator[Event]:
     for event in events:
         if isinstance(event, GaussianEvent):
             mus.append(event.mu * math.sqrt(event.count))
-        elif _pure(event) != 0 and not (isinstance(event, ConcentratedEvent) and event.rho == 0):
+        elif not _costs_nothing(event):
             ideal = replace(event, count=1, total_variation=0.0)
             counts[ideal] = counts.get(ideal, 0) + event.count
     mu = compose_mu(mus)
@@ -198,6 +202,12 @@ def _merged(events: Sequence[Event]) -> Iterator[Event]:
         yield GaussianEvent(mu=mu * (1 + 1e-15), relation=events[0].relation)
     for ideal, count in counts.items():
         yield replace(ideal, count=count)
+
+
+def _costs_nothing(event: Event) -> bool:
+    if isinstance(event, SampledGaussianEvent):
+        return event.rate == 0
+    return _pure(event) == 0 or (isinstance(event, ConcentratedEvent) and event.rho == 0)
 
 
 def _pure(event: Event) -> float:
