@@ -28,6 +28,26 @@ PK_HD float from_bits(uint32_t bits, float /*like*/) {
 #endif
 }
 
+PK_HD uint64_t to_bits(double value) {
+#if defined(__CUDA_ARCH__)
+  return static_cast<uint64_t>(__double_as_longlong(value));
+#else
+  uint64_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+PK_HD double from_bits(uint64_t bits, double /*like*/) {
+#if defined(__CUDA_ARCH__)
+  return __longlong_as_double(static_cast<long long>(bits));
+#else
+  double value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
 #if defined(PK_LANES)
 // Vectors as wide as the instruction set that this file is being compiled for.
 typedef float FloatLanes __attribute__((vector_size(PK_LANES * 4)));

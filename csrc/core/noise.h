@@ -10,28 +10,8 @@ namespace privkernels {
 constexpr double kLargestSteps = 1125899906842624.0;         // 2^50
 constexpr uint64_t kShiftBits = uint64_t{0x43380000} << 32;  // of 1.5 * 2^52, which has a unit in its last place of 1
 
-PK_HD uint64_t double_to_bits(double value) {
-#if defined(__CUDA_ARCH__)
-  return static_cast<uint64_t>(__double_as_longlong(value));
-#else
-  uint64_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  return bits;
-#endif
-}
-
-PK_HD double double_from_bits(uint64_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __longlong_as_double(static_cast<long long>(bits));
-#else
-  double value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-#endif
-}
-
 // 2^exponent, -1022 to 1023.
-PK_HD double power_of_two(int exponent) { return double_from_bits(static_cast<uint64_t>(exponent + 1023) << 52); }
+PK_HD double power_of_two(int exponent) { return from_bits(static_cast<uint64_t>(exponent + 1023) << 52, 0.0); }
 
 PK_HD double clamped(double value, double largest) {
   value = value > -largest ? value : -largest;
@@ -40,12 +20,12 @@ PK_HD double clamped(double value, double largest) {
 
 // The nearest integer, half to even, for |value| <= 2^51: adding 1.5 * 2^52 rounds and leaves it in the low bits.
 PK_HD int64_t nearest_integer(double value) {
-  return static_cast<int64_t>(double_to_bits(value + double_from_bits(kShiftBits)) - kShiftBits);
+  return static_cast<int64_t>(to_bits(value + from_bits(kShiftBits, 0.0)) - kShiftBits);
 }
 
 // The same in the other direction, exact for |value| <= 2^51.
 PK_HD double exact_double(int64_t value) {
-  return double_from_bits(static_cast<uint64_t>(value) + kShiftBits) - double_from_bits(kShiftBits);
+  return from_bits(static_cast<uint64_t>(value) + kShiftBits, 0.0) - from_bits(kShiftBits, 0.0);
 }
 
 // --- formats: decode is exact; encode takes a number that the format holds, or rounds it where kEncodeRounds ---
@@ -104,11 +84,11 @@ template <class Format>
 PK_HD double round_to_format(double value) {
   const double inside = clamped(value, Format::kLargest);
   if (Format::kEncodeRounds) return inside;
-  const uint64_t field = (double_to_bits(inside) >> 52) & 0x7ffu;
+  const uint64_t field = (to_bits(inside) >> 52) & 0x7ffu;
   constexpr uint64_t kSmallest = Format::kMinExponent + 1023;
   const uint64_t exponent = field < kSmallest ? kSmallest : field;
   // 1.5 * 2^52 units in the last place that Format has at this exponent: the sum is rounded to such units.
-  const double shift = double_from_bits(((exponent + 53 - Format::kPrecision) << 52) | (uint64_t{1} << 51));
+  const double shift = from_bits(((exponent + 53 - Format::kPrecision) << 52) | (uint64_t{1} << 51), 0.0);
   return (inside + shift) - shift;
 }
 

@@ -18,26 +18,6 @@ constexpr double kLargestMultiplier = 1e300;      // so that multiplier * log2(e
 constexpr double kLog2E = 1.4426950408889634074;  // log2(e)
 constexpr int64_t kSelectBlock = 128;             // candidates whose weights are summed together
 
-PK_HD uint64_t to_bits(double value) {
-#if defined(__CUDA_ARCH__)
-  return static_cast<uint64_t>(__double_as_longlong(value));
-#else
-  uint64_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  return bits;
-#endif
-}
-
-PK_HD double from_bits(uint64_t bits, double /*like*/) {
-#if defined(__CUDA_ARCH__)
-  return __longlong_as_double(static_cast<long long>(bits));
-#else
-  double value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
-#endif
-}
-
 #if defined(PK_LANES)
 // As wide as FloatLanes, so with half as many lanes.
 typedef double DoubleLanes __attribute__((vector_size(PK_LANES * 4)));

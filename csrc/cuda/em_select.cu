@@ -4,11 +4,10 @@
 // A thread block takes a segment at a time. To find the candidate where the cumulative sum passes the target, the
 // warps sum a part of the range each, the block goes into the part that holds the target, and so on until every
 // thread has one candidate; how often depends on the number of candidates alone.
-#include <cuda_runtime.h>
-
 #include "core/chacha20.h"
 #include "core/select.h"
 #include "cpu/em_select_variant.h"
+#include "cuda/launch.h"
 
 namespace privkernels {
 namespace {
@@ -216,8 +215,6 @@ __global__ void __launch_bounds__(kWarp* kMostWarps)
   }
 }
 
-Status failed(cudaError_t error) { return {StatusCode::kCudaError, -1, -1, cudaGetErrorString(error)}; }
-
 }  // namespace
 
 Status em_select_cuda(const EmSelectArgs& args, void* copy, int64_t* failure, int device, void* stream) {
@@ -226,12 +223,7 @@ Status em_select_cuda(const EmSelectArgs& args, void* copy, int64_t* failure, in
   if (args.k > 1 && copy == nullptr) {
     return {StatusCode::kInvalidArgument, -1, -1, "em_select needs room for a copy of the scores where k > 1"};
   }
-  int previous = 0, processors = 0;
-  cudaError_t error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return failed(error);
-  error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) {
+  return launch_on(device, [&](int processors) {
     const int64_t most = processors * int64_t{16};
     const auto blocks = static_cast<unsigned>(args.num_segments < most ? args.num_segments : most);
     // The length of ragged segments is not known on the host.
@@ -246,11 +238,7 @@ Status em_select_cuda(const EmSelectArgs& args, void* copy, int64_t* failure, in
       em_select_kernel<float>
           <<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(args, static_cast<float*>(room), lowest);
     }
-    error = cudaGetLastError();
-  }
-  const cudaError_t restored = cudaSetDevice(previous);
-  if (error != cudaSuccess) return failed(error);
-  return restored == cudaSuccess ? Status{} : failed(restored);
+  });
 }
 
 }  // namespace privkernels

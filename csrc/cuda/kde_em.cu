@@ -2,11 +2,10 @@
 //
 // A block takes 32 elements; its 8 warps share the grid points of each element, lane = element, so the
 // members' rows are read coalesced. Scores go to a workspace in global memory (they stay in the cache).
-#include <cuda_runtime.h>
-
 #include "core/chacha20.h"
 #include "core/kde.h"
 #include "cpu/kde_em_plan.h"
+#include "cuda/launch.h"
 
 namespace privkernels {
 namespace {
@@ -109,43 +108,30 @@ __global__ void kde_em_kernel(const KdeEmArgs args, const KdeEmPlan plan, float*
   }
 }
 
-// The number of blocks, or -1 when the device cannot be asked.
-int64_t block_count(const KdeEmArgs& args, int device) {
-  int processors = 0;
-  if (cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) return -1;
+int64_t block_count(const KdeEmArgs& args, int processors) {
   const int64_t needed = (args.num_elements + kElements - 1) / kElements;
   const int64_t room = kWorkspaceFloats / (args.grid_points * kElements);
   const int64_t blocks = needed < processors * int64_t{8} ? needed : processors * int64_t{8};
   return blocks < room ? (blocks > 0 ? blocks : 1) : (room > 0 ? room : 1);
 }
 
-Status failed(cudaError_t error) { return {StatusCode::kCudaError, -1, -1, cudaGetErrorString(error)}; }
-
 }  // namespace
 
 int64_t kde_em_cuda_workspace(const KdeEmArgs& args, int device) {
   if (check_kde_em(args).code != StatusCode::kOk) return 0;
-  const int64_t blocks = block_count(args, device);
-  return blocks < 0 ? -1 : blocks * args.grid_points * kElements;
+  int processors = 0;
+  if (cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) return -1;
+  return block_count(args, processors) * args.grid_points * kElements;
 }
 
 Status kde_em_cuda(const KdeEmArgs& args, float* workspace, int64_t* failure, int device, void* stream) {
   if (const Status status = check_kde_em(args); status.code != StatusCode::kOk) return status;
   if (args.num_elements == 0) return {};
-  int previous = 0;
-  cudaError_t error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return failed(error);
-  const int64_t blocks = block_count(args, device);
-  if (blocks > 0) {
-    kde_em_kernel<<<static_cast<unsigned>(blocks), dim3(kElements, kWarps), 0, static_cast<cudaStream_t>(stream)>>>(
-        args, plan_kde_em(args), workspace, reinterpret_cast<unsigned long long*>(failure));
-  }
-  error = cudaGetLastError();
-  const cudaError_t restored = cudaSetDevice(previous);
-  if (blocks <= 0) return {StatusCode::kCudaError, -1, -1, "the CUDA device could not be queried"};
-  if (error != cudaSuccess) return failed(error);
-  return restored == cudaSuccess ? Status{} : failed(restored);
+  return launch_on(device, [&](int processors) {
+    kde_em_kernel<<<static_cast<unsigned>(block_count(args, processors)), dim3(kElements, kWarps), 0,
+                    static_cast<cudaStream_t>(stream)>>>(args, plan_kde_em(args), workspace,
+                                                         reinterpret_cast<unsigned long long*>(failure));
+  });
 }
 
 }  // namespace privkernels

@@ -2,11 +2,10 @@
 //
 // A thread computes one block of random bits for each table and serves the eight elements that read it; 16
 // neighbouring threads serve a group of 128 elements and read and write 16 neighbouring elements at a time.
-#include <cuda_runtime.h>
-
 #include "core/chacha20.h"
 #include "core/noise.h"
 #include "cpu/noise_add_variant.h"
+#include "cuda/launch.h"
 
 namespace privkernels {
 namespace {
@@ -66,30 +65,19 @@ void launch_format(const NoiseAddArgs& args, int processors, int64_t* failure, c
   }
 }
 
-Status failed(cudaError_t error) { return {StatusCode::kCudaError, -1, -1, cudaGetErrorString(error)}; }
-
 }  // namespace
 
 Status noise_add_cuda(const NoiseAddArgs& args, int64_t* failure, int device, void* stream) {
   if (const Status status = check_noise_add(args); status.code != StatusCode::kOk) return status;
   if (args.num_elements == 0) return {};
-  int previous = 0, processors = 0;
-  cudaError_t error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return failed(error);
-  error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) {
+  return launch_on(device, [&](int processors) {
     const cudaStream_t on = static_cast<cudaStream_t>(stream);
     if (args.distribution == NoiseDistribution::kGaussian) {
       launch_format<NoiseDistribution::kGaussian>(args, processors, failure, on);
     } else {
       launch_format<NoiseDistribution::kLaplace>(args, processors, failure, on);
     }
-    error = cudaGetLastError();
-  }
-  const cudaError_t restored = cudaSetDevice(previous);
-  if (error != cudaSuccess) return failed(error);
-  return restored == cudaSuccess ? Status{} : failed(restored);
+  });
 }
 
 }  // namespace privkernels

@@ -1,9 +1,8 @@
 // randomized_response on CUDA: the launch. A thread takes one ChaCha20 block's eight elements.
-#include <cuda_runtime.h>
-
 #include "core/chacha20.h"
 #include "core/response.h"
 #include "cpu/randomized_response_variant.h"
+#include "cuda/launch.h"
 
 namespace privkernels {
 namespace {
@@ -30,29 +29,18 @@ __global__ void randomized_response_kernel(const RandomizedResponseArgs args, un
   }
 }
 
-Status failed(cudaError_t error) { return {StatusCode::kCudaError, -1, -1, cudaGetErrorString(error)}; }
-
 }  // namespace
 
 Status randomized_response_cuda(const RandomizedResponseArgs& args, int64_t* failure, int device, void* stream) {
   if (const Status status = check_randomized_response(args); status.code != StatusCode::kOk) return status;
   if (args.num_elements == 0) return {};
-  int previous = 0, processors = 0;
-  cudaError_t error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return failed(error);
-  error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) {
+  return launch_on(device, [&](int processors) {
     const int64_t needed = args.num_elements / (8 * int64_t{kThreads}) + 1;
     const int64_t most = processors * int64_t{16};
     randomized_response_kernel<<<static_cast<unsigned>(needed < most ? needed : most), kThreads, 0,
                                  static_cast<cudaStream_t>(stream)>>>(args,
                                                                       reinterpret_cast<unsigned long long*>(failure));
-    error = cudaGetLastError();
-  }
-  const cudaError_t restored = cudaSetDevice(previous);
-  if (error != cudaSuccess) return failed(error);
-  return restored == cudaSuccess ? Status{} : failed(restored);
+  });
 }
 
 }  // namespace privkernels

@@ -3,7 +3,6 @@
 // weights with the arithmetic of core/ on single doubles.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <random>
 #include <vector>
@@ -11,17 +10,10 @@
 #include "core/select.h"
 #include "cpu/em_select_variant.h"
 #include "cpu/isa.h"
+#include "tests/expect.h"
 
 namespace privkernels {
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what, const char* where) {
-  if (condition) return;
-  ++failures;
-  std::printf("FAILED: %s (%s)\n", what, where);
-}
 
 constexpr uint32_t kKey[8] = {1, 22, 333, 4444, 55555, 666666, 7777777, 88888888};
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -253,6 +245,5 @@ int main() {
   privkernels::check_arithmetic();
   privkernels::check_failures<float>();
   privkernels::check_failures<double>();
-  std::printf("%s: %d failed\n", privkernels::failures == 0 ? "passed" : "FAILED", privkernels::failures);
-  return privkernels::failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return privkernels::verdict();
 }

@@ -3,7 +3,6 @@
 // and compares every bit with the arithmetic of core/ on single floats.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -14,17 +13,10 @@
 #include "core/kde.h"
 #include "cpu/isa.h"
 #include "cpu/kde_em_plan.h"
+#include "tests/expect.h"
 
 namespace privkernels {
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what, const char* where) {
-  if (condition) return;
-  ++failures;
-  std::printf("FAILED: %s (%s)\n", what, where);
-}
 
 struct Shape {
   int64_t num_members, num_elements, grid_points;
@@ -208,6 +200,5 @@ int main() {
   check_bits({3, 16, 1000, 1.0, 1e34f, 1});
   check_bits({200, 7, 64, 0.1, 1.0f, 1});
   privkernels::check_failures();
-  std::printf("%s: %d failed\n", privkernels::failures == 0 ? "passed" : "FAILED", privkernels::failures);
-  return privkernels::failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return privkernels::verdict();
 }

@@ -3,7 +3,6 @@
 // the arithmetic of core/ on single elements.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -14,17 +13,10 @@
 #include "core/noise.h"
 #include "cpu/isa.h"
 #include "cpu/noise_add_variant.h"
+#include "tests/expect.h"
 
 namespace privkernels {
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what, const char* where) {
-  if (condition) return;
-  ++failures;
-  std::printf("FAILED: %s (%s)\n", what, where);
-}
 
 template <class T>
 void set_at(unsigned char* to, int64_t index, T value) {
@@ -214,6 +206,5 @@ int main() {
     }
   }
   check_failures();
-  std::printf("%s: %d failed\n", failures == 0 ? "passed" : "FAILED", failures);
-  return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return verdict();
 }

@@ -2,7 +2,6 @@
 // sanitizers it is built with (PRIVKERNELS_SANITIZE) see any access outside them, and compares every result with one
 // element at a time.
 #include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -10,17 +9,10 @@
 #include "core/response.h"
 #include "cpu/isa.h"
 #include "cpu/randomized_response_variant.h"
+#include "tests/expect.h"
 
 namespace privkernels {
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what, const char* where) {
-  if (condition) return;
-  ++failures;
-  std::printf("FAILED: %s (%s)\n", what, where);
-}
 
 struct Problem {
   Problem(int64_t size, int64_t stride, int64_t categories, uint64_t first_element)
@@ -104,6 +96,5 @@ int main() {
   check(40000, 3, 2, 1);
   check(500, 1, int64_t{1} << 31, 0);
   privkernels::check_failures();
-  std::printf("%s: %d failed\n", privkernels::failures == 0 ? "passed" : "FAILED", privkernels::failures);
-  return privkernels::failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return privkernels::verdict();
 }

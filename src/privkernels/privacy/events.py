@@ -97,78 +97,65 @@ def _check_factor(factor: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianEvent(Event):
+class _OneNumberEvent(Event):
+    """An event with one finite number >= 0, which grows with the size of a group."""
+
+    number: ClassVar[str] = ""
+    growth: ClassVar[int] = 1  # a group of s units has s**growth times the number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.number, getattr(self, self.number))
+
+    def scaled(self, factor: int) -> Self:
+        grown = getattr(self, self.number) * _check_factor(factor) ** self.growth
+        return replace(self, **{self.number: grown})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianEvent(_OneNumberEvent):
     """Gaussian noise; ``mu`` is the L2 sensitivity over the noise's standard deviation."""
 
     kind: ClassVar[str] = "gaussian"
+    number: ClassVar[str] = "mu"
     mu: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("mu", self.mu)
-
-    def scaled(self, factor: int) -> Self:
-        return replace(self, mu=self.mu * _check_factor(factor))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaplaceEvent(Event):
+class LaplaceEvent(_OneNumberEvent):
     """Laplace noise; ``epsilon`` is the L1 sensitivity over the noise's scale."""
 
     kind: ClassVar[str] = "laplace"
+    number: ClassVar[str] = "epsilon"
     epsilon: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("epsilon", self.epsilon)
-
-    def scaled(self, factor: int) -> Self:
-        return replace(self, epsilon=self.epsilon * _check_factor(factor))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundedRangeEvent(Event):
+class BoundedRangeEvent(_OneNumberEvent):
     """A draw of the exponential mechanism: largest minus smallest privacy loss is at most ``eta``."""
 
     kind: ClassVar[str] = "bounded-range"
+    number: ClassVar[str] = "eta"
     eta: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("eta", self.eta)
-
-    def scaled(self, factor: int) -> Self:
-        return replace(self, eta=self.eta * _check_factor(factor))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PureEvent(Event):
+class PureEvent(_OneNumberEvent):
     """``epsilon``-DP, and nothing more is known."""
 
     kind: ClassVar[str] = "pure"
+    number: ClassVar[str] = "epsilon"
     epsilon: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("epsilon", self.epsilon)
-
-    def scaled(self, factor: int) -> Self:
-        return replace(self, epsilon=self.epsilon * _check_factor(factor))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConcentratedEvent(Event):
+class ConcentratedEvent(_OneNumberEvent):
     """``rho``-zCDP, and nothing more is known."""
 
     kind: ClassVar[str] = "zcdp"
+    number: ClassVar[str] = "rho"
+    growth: ClassVar[int] = 2
     rho: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check("rho", self.rho)
-
-    def scaled(self, factor: int) -> Self:
-        return replace(self, rho=self.rho * _check_factor(factor) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
