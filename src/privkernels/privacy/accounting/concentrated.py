@@ -52,8 +52,10 @@ def epsilon_to_zcdp(epsilon: float, delta: float) -> float:
     epsilon, delta = check_epsilon(epsilon), check_delta(delta)
     best = least_over_orders(lambda excess: (epsilon_over_divergence(excess, delta) - epsilon) / (1 + excess))
     rho = max(0.0, -best.value) * (1 - 4 * SLACK)
+    step = 4 * SLACK
     while rho > 0 and zcdp_to_epsilon(rho, delta) > epsilon:  # the slack of the way back
-        rho *= 1 - 4 * SLACK
+        rho *= 1 - min(step, 0.5)
+        step *= 2
     return rho
 
 
