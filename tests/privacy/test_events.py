@@ -71,8 +71,10 @@ def test_the_group_of_approximate_dp_is_attained_by_the_worst_chain():
     assert p[2] == pytest.approx(math.exp(group.epsilon) * p[0] + group.delta)
 
 
-def test_total_variation_does_not_grow_with_the_group():
-    assert GaussianEvent(mu=0.5, total_variation=1e-9).scaled(3).total_variation == 1e-9
+def test_total_variation_grows_with_the_group():
+    assert GaussianEvent(mu=0.5, total_variation=1e-9).scaled(3).total_variation == pytest.approx(3e-9)
+    assert GaussianEvent(mu=0.5, total_variation=0.5).scaled(3).total_variation == 1
+    assert ApproximateEvent(epsilon=0.5, delta=0.0, total_variation=1e-9).scaled(3).total_variation == pytest.approx(3e-9)
 
 
 def test_a_replacement_is_a_removal_and_an_addition():
@@ -110,7 +112,7 @@ def test_bad_numbers(value):
 
 
 def test_bad_counts_distances_and_groups():
-    for count in (0, -1, 1.5, True):
+    for count in (0, -1, 1.5, True, 2**63):
         with pytest.raises(InvalidArgumentError, match="count"):
             PureEvent(epsilon=1.0, count=count)
     for tv in (-0.1, 1.1, math.nan):

@@ -1,5 +1,6 @@
 """The ledger: what is charged, what is refused, and what is left after a kill, a full disk or a second process."""
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -20,13 +21,15 @@ from privkernels.errors import (
     InvalidArgumentError,
     KeyReusedError,
     LedgerLockedError,
+    UnknownNameError,
 )
-from privkernels.privacy import BoundedRangeEvent, GaussianEvent, PureEvent, Relation, Unit, compose
+from privkernels.privacy import BoundedRangeEvent, GaussianEvent, PureEvent, Relation, Unit, compose, gaussian_epsilon
 from privkernels.privacy import ledger as ledger_module
-from privkernels.privacy.ledger import Ledger, key_id
+from privkernels.privacy.guarantee import Guarantee, Proof
+from privkernels.privacy.ledger import Ledger, guarantee_from, key_id
 from privkernels.randomness import Key
 
-KEY = Key.from_seed(1)
+KEY = Key(bytes(range(32)))
 DRAW = {Unit.EXAMPLE: BoundedRangeEvent(eta=0.1, count=100)}
 
 
@@ -175,7 +178,7 @@ def test_a_line_without_its_end_was_never_drawn_for_and_is_dropped(ledger):
     ledger.charge("a", DRAW, key=KEY, label="1")
     whole = ledger.path.read_bytes()
     ledger.charge("a", DRAW, key=KEY, label="2")
-    lengths = range(len(whole), ledger.path.stat().st_size)
+    lengths = range(len(whole), ledger.path.stat().st_size - 1)
     data = ledger.path.read_bytes()
     for length in lengths:
         ledger.path.write_bytes(data[:length])
@@ -183,6 +186,19 @@ def test_a_line_without_its_end_was_never_drawn_for_and_is_dropped(ledger):
         assert [entry.label for entry in again.entries] == ["1"]
         again.charge("a", DRAW, key=KEY, label="2")
         assert len(Ledger(ledger.path).entries) == 2
+
+
+def test_a_line_that_lacks_only_its_end_counts(ledger):
+    """An editor may remove the last newline; the operation was made."""
+    for label in ("1", "2"):
+        ledger.charge("a", DRAW, key=KEY, label=label)
+    ledger.path.write_bytes(ledger.path.read_bytes()[:-1])
+    again = Ledger(ledger.path, create=False)
+    assert [entry.label for entry in again.entries] == ["1", "2"]
+    assert again.total("a", Unit.EXAMPLE, 1e-5) == compose([BoundedRangeEvent(eta=0.1, count=200)], 1e-5)
+    with pytest.raises(KeyReusedError):
+        Ledger(ledger.path).charge("a", DRAW, key=KEY, label="2")
+    assert len(Ledger(ledger.path).entries) == 2
 
 
 def test_a_header_without_its_end_is_written_again(tmp_path):
@@ -254,6 +270,48 @@ def test_processes_and_threads_share_a_ledger(ledger):
     assert len(Ledger(ledger.path).entries) == 100
 
 
+def test_threads_share_one_object(ledger):
+    """Readers at the same time once read the same lines twice, and then found the chain broken."""
+    for i in range(300):
+        ledger.charge("a", DRAW, key=KEY, label=str(i))
+    for _ in range(5):
+        fresh, counts = Ledger(ledger.path), []
+
+        def read(ledger=fresh, counts=counts):
+            for _ in range(5):
+                counts.append(len(ledger.entries))
+
+        fresh._state = ledger_module._State()  # nothing read yet
+        threads = [threading.Thread(target=read) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counts == [300] * 30
+
+
+def test_a_fork_while_another_thread_holds_the_ledger(ledger):
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with ledger._locked(write=True):
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = multiprocessing.get_context("fork").Process(target=lambda: ledger.charge("a", DRAW, key=KEY, label="child"))
+    child.start()
+    time.sleep(0.2)
+    done.set()
+    thread.join()
+    ledger.charge("a", DRAW, key=KEY, label="parent")
+    child.join(20)
+    assert child.exitcode == 0
+    assert {entry.label for entry in ledger.entries} == {"child", "parent"}
+
+
 def test_two_processes_cannot_both_take_the_last_of_a_budget(ledger):
     ledger.set_budget("a", "example", 1.0, 1e-5)
     refused = []
@@ -298,11 +356,98 @@ def test_a_removed_ledger(ledger):
     ledger.path.unlink()
     with pytest.raises(FileMissingError, match="removed"):
         _ = ledger.entries
+    with pytest.raises(FileMissingError, match="removed"):
+        ledger.charge("a", DRAW, key=KEY, label="1")
+    assert not ledger.path.exists(), "an empty ledger in its place would hide what was spent"
     with pytest.raises(FileMissingError, match="no ledger to read"):
         Ledger(ledger.path, create=False)
 
 
-def test_bad_arguments(ledger):
+def test_a_ledger_that_was_replaced_by_another(ledger, tmp_path):
+    other = Ledger(tmp_path / "other")
+    other.charge("a", DRAW, key=KEY, label="1")
+    before = other.path.read_bytes()
+    os.replace(other.path, ledger.path)
+    with pytest.raises(CorruptFileError, match="replaced"):
+        ledger.charge("a", DRAW, key=KEY, label="2")
+    assert ledger.path.read_bytes() == before
+    assert len(Ledger(ledger.path).entries) == 1
+
+
+def test_an_operation_with_a_seeded_key_has_no_bound(ledger):
+    entry = ledger.charge("a", DRAW, key=Key.from_seed(1), label="1")
+    assert "seed" in entry.unbounded_because
+    assert math.isinf(ledger.total("a", Unit.EXAMPLE, 1e-5).epsilon)
+
+
+def guarantee(relation=Relation.REPLACE_ONE):
+    return Guarantee("m", Unit.EXAMPLE, "n", None, Proof(1.0, 0.0, "x"), relation=relation)
+
+
+def test_a_guarantee_needs_its_own_line_in_the_ledger(ledger, tmp_path):
+    entry = ledger.charge("a", {Unit.EXAMPLE: PureEvent(epsilon=1.0)}, key=KEY, label="1")
+    ledger.charge("a", {Unit.EXAMPLE: PureEvent(epsilon=1.0)}, key=KEY, label="2")
+    stated = guarantee_from(ledger, entry, guarantee(), 1e-5)
+    assert stated.proven.epsilon == ledger.total("a", Unit.EXAMPLE, 1e-5).epsilon > 1.9
+    lines = ledger.path.read_bytes().splitlines()
+    assert stated.implementation["ledger_line_sha256"] == hashlib.sha256(lines[1]).hexdigest()
+    with pytest.raises(InvalidArgumentError, match="charge it first"):
+        guarantee_from(Ledger(tmp_path / "other"), entry, guarantee(), 1e-5)
+    with pytest.raises(InvalidArgumentError, match="replace-one"):
+        guarantee_from(ledger, entry, guarantee(Relation.ADD_OR_REMOVE_ONE), 1e-5)
+
+
+def test_totals_are_for_replacements_whatever_was_charged(ledger):
+    removal = GaussianEvent(mu=1.0, relation=Relation.ADD_OR_REMOVE_ONE)
+    ledger.charge("a", {Unit.EXAMPLE: removal}, key=KEY, label="1")
+    total = ledger.total("a", Unit.EXAMPLE, 1e-5)
+    assert total.epsilon == pytest.approx(gaussian_epsilon(2.0, 1e-5))
+
+
+def test_operations_beyond_what_can_be_computed_have_no_bound(ledger):
+    huge = {Unit.EXAMPLE: [PureEvent(epsilon=1.0, count=2**62)] * 3}
+    ledger.charge("a", huge, key=KEY, label="1")
+    assert math.isinf(ledger.total("a", Unit.EXAMPLE, 1e-5).epsilon)
+    ledger.charge("b", {Unit.EXAMPLE: GaussianEvent(mu=1e300, count=10**10)}, key=KEY, label="2")
+    assert ledger.total("b", Unit.EXAMPLE, 1e-5).epsilon > 1e10
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "budget", "data": "a", "unit": "example", "epsilon": "much", "delta": 1e-5',
+        '{"kind": "budget", "data": "a", "unit": "example", "epsilon": NaN, "delta": 1e-5',
+        '{"kind": "budget", "data": "a", "unit": "galaxy", "epsilon": 1, "delta": 1e-5',
+        '{"kind": "charge", "data": "a"',
+        '{"kind": "later"',
+    ],
+)
+def test_lines_that_chain_but_make_no_sense(ledger, line):
+    last = hashlib.sha256(ledger.path.read_bytes()[:-1]).hexdigest()
+    with ledger.path.open("a") as file:
+        file.write(f'{line}, "previous": "{last}"}}\n')
+    with pytest.raises(CorruptFileError, match="not a whole ledger"):
+        Ledger(ledger.path)
+
+
+def test_deep_nesting_is_no_ledger(ledger):
+    with ledger.path.open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with pytest.raises(CorruptFileError, match="not a whole ledger"):
+        Ledger(ledger.path)
+
+
+def test_bad_arguments(ledger, tmp_path):
+    with pytest.raises(InvalidArgumentError, match="folder"):
+        Ledger(tmp_path)
+    with pytest.raises(UnknownNameError, match="galaxy"):
+        ledger.total("a", "galaxy", 1e-5)
+    with pytest.raises(UnknownNameError, match="galaxy"):
+        ledger.set_budget("a", "galaxy", 1, 1e-5)
+    with pytest.raises(InvalidArgumentError, match="by events"):
+        ledger.charge("a", {Unit.EXAMPLE: [1.0]}, key=KEY, label="1")
+    with pytest.raises(InvalidArgumentError, match="as text"):
+        ledger.charge(3, DRAW, key=KEY, label="1")
     with pytest.raises(InvalidArgumentError, match="events"):
         ledger.charge("a", None, key=KEY, label="1")
     with pytest.raises(InvalidArgumentError, match="events"):

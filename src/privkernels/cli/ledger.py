@@ -29,10 +29,10 @@ def show(
 
     ledger = Ledger(file, create=False)
     entries = ledger.entries
-    table = Table(title=f"Spent, at delta = {delta:g}", title_justify="left")
+    table = Table(title=f"Spent, at delta = {delta:g}, for replace-one neighbours", title_justify="left")
     for column in ("data set", "unit", "operations", "epsilon", "delta", "budget", "by"):
         table.add_column(column, overflow="fold")
-    for data in dict.fromkeys(entry.data for entry in entries):
+    for data in ledger.data_sets:
         own = [entry for entry in entries if entry.data == data]
         bounded = [entry for entry in own if entry.unbounded_because is None]
         units = [unit for unit in Unit if any(unit in entry.events for entry in own) or ledger.budget(data, unit)]

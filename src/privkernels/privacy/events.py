@@ -44,7 +44,8 @@ class Event:
         relation: which inputs the event's parameter compares.
         count: how many such operations, adaptively chosen ones included.
         total_variation: distance of one operation as implemented (finite random bits, rounded tables) from the law
-            that the parameter describes, for the same input. It is added to delta.
+            that the parameter describes, for the same input, over what one unit touches. With tau in all, delta grows
+            by (1 + e^epsilon) tau (docs/accounting.md).
     """
 
     kind: ClassVar[str] = ""
@@ -56,15 +57,15 @@ class Event:
         if self.relation not in tuple(Relation):
             raise InvalidArgumentError(f"a relation is one of {', '.join(Relation)}, not {self.relation!r}")
         object.__setattr__(self, "relation", Relation(self.relation))
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise InvalidArgumentError(f"an event's count is a whole number of 1 or more, got {self.count!r}")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count < 2**63:
+            raise InvalidArgumentError(f"an event's count is a whole number from 1 to 2**63 - 1, got {self.count!r}")
         if not 0 <= self.total_variation <= 1:
             raise InvalidArgumentError(f"a total variation lies in [0, 1], got {self.total_variation!r}")
 
     def scaled(self, factor: int) -> Self:
         """The event for inputs that differ in ``factor`` units (group privacy, or a record used in that many).
 
-        ``total_variation`` stays: it compares the implementation with the ideal at one and the same input.
+        ``total_variation`` grows with it: the group may touch that many times as much of the output.
         """
         raise NotImplementedError
 
@@ -109,7 +110,7 @@ class _OneNumberEvent(Event):
 
     def scaled(self, factor: int) -> Self:
         grown = getattr(self, self.number) * _check_factor(factor) ** self.growth
-        return replace(self, **{self.number: grown})
+        return replace(self, **{self.number: grown, "total_variation": min(1.0, factor * self.total_variation)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +173,16 @@ class ApproximateEvent(Event):
         _check("delta", self.delta, high=1.0)
 
     def scaled(self, factor: int) -> Self:
-        # Group privacy: delta times 1 + e^eps + ... + e^((s-1) eps).
-        growth = math.fsum(math.exp(min(i * self.epsilon, 700.0)) for i in range(_check_factor(factor)))
-        return replace(self, epsilon=self.epsilon * factor, delta=min(1.0, self.delta * growth))
+        # Group privacy: delta times 1 + e^eps + ... + e^((s-1) eps) = (e^(s eps) - 1) / (e^eps - 1).
+        whole = self.epsilon * _check_factor(factor)
+        if self.delta == 0:
+            delta = 0.0
+        elif whole > 700:
+            delta = 1.0
+        else:
+            growth = math.expm1(whole) / math.expm1(self.epsilon) if self.epsilon > 0 else float(factor)
+            delta = min(1.0, self.delta * growth * (1 + 1e-15))
+        return replace(self, epsilon=whole, delta=delta, total_variation=min(1.0, factor * self.total_variation))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,11 +175,11 @@ def _charge(
     if not data_id:
         raise InvalidArgumentError("a ledger adds up what is drawn from one data set: give its name (data_id)")
     proven = guarantee.proven is not None
-    ledger.charge(
+    entry = ledger.charge(
         data_id, events_of(plan, overlap) if proven else None, key=key, label=label,
         unbounded_because=guarantee.not_proven_because, note=guarantee.mechanism,
     )  # fmt: skip
-    return guarantee_from(ledger, data_id, guarantee, plan.delta) if proven else guarantee
+    return guarantee_from(ledger, entry, guarantee, plan.delta)
 
 
 def _accepted(
