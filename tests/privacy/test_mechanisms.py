@@ -208,11 +208,37 @@ def test_events_of_selections():
     assert 0 < one.total_variation < 1e-15
 
 
-def test_a_monotone_score_gets_twice_the_multiplier():
+def test_scores_that_move_together_or_alone_get_twice_the_multiplier():
     common = {"epsilon": 1.0, "sensitivity": 2.0, "key": KEY, "label": "x"}
-    both = [exponential_mechanism(torch.zeros(3), monotone=m, **common).terms["multiplier"] for m in (False, True)]
-    assert both == pytest.approx([0.25, 0.5])
-    assert both[1] < 0.5, "what rounding costs comes out of epsilon"
+    kinds = [{}, {"changes": "one-candidate"}]
+    kinds.append({"changes": "one-direction", "relation": Relation.ADD_OR_REMOVE_ONE})
+    multipliers = [exponential_mechanism(torch.zeros(3), **kind, **common).terms["multiplier"] for kind in kinds]
+    assert multipliers == pytest.approx([0.25, 0.5, 0.5])
+    assert multipliers[1] < 0.5, "what rounding costs comes out of epsilon"
+
+
+def test_counts_of_replaced_records_do_not_move_in_one_direction():
+    """One record replaced: one count falls, another grows. With the larger multiplier the loss would have range 2."""
+    common = {"epsilon": 1.0, "sensitivity": 1.0, "key": KEY, "label": "x", "changes": "one-direction"}
+    for relation in ({}, {"relation": Relation.REPLACE_ONE}):
+        with pytest.raises(InvalidArgumentError, match="ADD_OR_REMOVE_ONE"):
+            exponential_mechanism(torch.tensor([10.0, 10.0]), **relation, **common)
+    scores = [torch.tensor([10.0, 10.0], dtype=torch.float64), torch.tensor([9.0, 11.0], dtype=torch.float64)]
+    p, q = (ops.em_select_probabilities_reference(s, 1.0) for s in scores)
+    losses = (p / q).log()
+    assert float(losses.max() - losses.min()) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("wrong", [{"acount": None}, {"monotone": True}, {"k_": 2}])
+def test_a_misspelt_argument_is_refused(wrong):
+    arguments = {"epsilon": 1.0, "sensitivity": 1.0, "key": KEY, "label": "x"}
+    with pytest.raises(InvalidArgumentError, match="there is no argument"):
+        exponential_mechanism(torch.zeros(3), **arguments, **wrong)
+    del arguments["sensitivity"]
+    with pytest.raises(InvalidArgumentError, match="sensitivity must be given"):
+        permute_and_flip(torch.zeros(3), **arguments)
+    with pytest.raises(InvalidArgumentError, match="changes is one of"):
+        permute_and_flip(torch.zeros(3), sensitivity=1.0, **arguments, changes="some")
 
 
 def test_rounding_to_the_grid_is_in_the_sensitivity():
@@ -270,8 +296,8 @@ def test_randomised_response_charges_what_is_implemented():
 def test_an_account_is_charged_before_anything_is_drawn(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path / "ledger")
     ledger.set_budget("votes", "example", 1.0, 1e-6)
-    account = Account(ledger, "votes", Unit.EXAMPLE)
-    common = {"epsilon": 0.4, "sensitivity": 1.0, "account": account, "key": KEY}
+    account, key = Account(ledger, "votes", Unit.EXAMPLE), Key.generate()
+    common = {"epsilon": 0.4, "sensitivity": 1.0, "account": account, "key": key}
     exponential_mechanism(torch.zeros(5), label="a", **common)
     permute_and_flip(torch.zeros(5), label="b", **common)
     called = []
@@ -282,7 +308,7 @@ def test_an_account_is_charged_before_anything_is_drawn(tmp_path, monkeypatch):
     with pytest.raises(KeyReusedError):
         discrete_laplace(torch.zeros(5), label="a", **(common | {"epsilon": 0.1}))
     with pytest.raises(BudgetExceededError):
-        discrete_gaussian(torch.zeros(5), noise_std=1.0, sensitivity=1.0, label="d", account=account, key=KEY)
+        discrete_gaussian(torch.zeros(5), noise_std=1.0, sensitivity=1.0, label="d", account=account, key=key)
     assert called == []
     assert [entry.note for entry in ledger.entries] == ["exponential", "permute-and-flip"]
 
@@ -305,6 +331,25 @@ def test_bad_selections_are_refused_and_not_charged(mechanism, change, error, tm
     arguments = {"epsilon": 1.0, "sensitivity": 1.0, "key": KEY, "label": "x"} | change
     with pytest.raises(error):
         mechanism(torch.zeros(4), account=Account(ledger, "a", Unit.EXAMPLE), **arguments)
+    assert ledger.entries == ()
+
+
+def test_tensors_of_a_wrong_kind_are_refused_and_not_charged(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    common = {"key": Key.generate(), "label": "x", "account": Account(ledger, "a", Unit.EXAMPLE)}
+    for wrong in (torch.zeros(3, dtype=torch.int32), [0.0, 1.0]):
+        calls = (
+            lambda x=wrong: exponential_mechanism(x, epsilon=1.0, sensitivity=1.0, **common),
+            lambda x=wrong: permute_and_flip(x, epsilon=1.0, sensitivity=1.0, **common),
+            lambda x=wrong: discrete_laplace(x, epsilon=1.0, sensitivity=1.0, **common),
+            lambda x=wrong: discrete_gaussian(x, noise_std=1.0, sensitivity=1.0, **common),
+            lambda x=wrong: randomized_response(x, categories=3, epsilon=1.0, **common),
+        )
+        for call in calls:
+            with pytest.raises(InvalidArgumentError, match="must be a tensor of"):
+                call()
+    with pytest.raises(InvalidArgumentError, match="float64"):
+        discrete_gaussian(torch.zeros(3, dtype=torch.float64), noise_std=1.0, sensitivity=1.0, **common)
     assert ledger.entries == ()
 
 

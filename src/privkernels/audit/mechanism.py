@@ -63,10 +63,12 @@ def audit_mechanism(
     Args:
         draw: ``draw(second, count)`` returns ``count`` independent outcomes on the first (False) or second (True)
             input, 1-D: integers, or floats, which are compared as they are. Map richer outcomes to integers first.
-            It is called four times and must draw anew each time: for a mechanism with a key, under another label.
+            It is called four times. The outcomes must be independent, within a call and between calls: the confidence
+            rests on that. A mechanism with a key needs another label in each call.
         draws: per input; half of them choose the event.
         delta: of the (epsilon, delta) that is audited.
-        largest_event: with more different outcomes than this, events are ranges of ordered outcomes.
+        largest_event: with more different outcomes than this (2 or more), ranges of ordered outcomes are tried beside
+            single ones, and the confidence is shared between the two.
 
     Raises:
         TooFewRecordsError: fewer than 100 draws.
@@ -76,20 +78,25 @@ def audit_mechanism(
         raise TooFewRecordsError(f"an audit of a mechanism needs at least {_FEWEST} draws of each input, got {draws}")
     if not 0 <= delta < 1 or not 0 < confidence < 1:
         raise InvalidArgumentError(f"expected 0 <= delta < 1 and 0 < confidence < 1, got {delta} and {confidence}")
+    if largest_event < 2:
+        raise InvalidArgumentError(f"an event is chosen among 2 or more outcomes, got largest_event = {largest_event}")
     half = draws // 2
     pairs = [[_outcomes(draw(second, count), count) for second in (False, True)] for count in (half, draws - half)]
-    cells, choose, judge = _cells(pairs, largest_event)
-    # Four one-sided statements (two directions, two probabilities) share the error.
-    inner = 1 - (1 - confidence) / 2
+    values, counts = np.unique(np.concatenate(pairs[0]), return_counts=True)
+    cells = [values] if len(values) <= largest_event else [values, _ranges(values, counts, largest_event)]
+    # Four one-sided statements (two directions, two probabilities) for each kind of cells share the error.
+    inner = 1 - (1 - confidence) / (2 * len(cells))
     best = MechanismAudit(0.0, _ceiling(draws - half, delta, inner), (), (0.0, 0.0), draws, delta, confidence)
-    for first, second in ((0, 1), (1, 0)):
-        inside = _best_event(choose[first], choose[second], half, delta)
-        hits = int(judge[first][inside].sum()), int(judge[second][inside].sum())
-        epsilon = _bound(*hits, draws - half, delta, inner)
-        if epsilon > best.epsilon_low:
-            shares = (hits[0] / (draws - half), hits[1] / (draws - half))
-            event = tuple(np.asarray(cells)[inside].tolist())
-            best = MechanismAudit(epsilon, best.ceiling, event, shares, draws, delta, confidence)
+    for edges in cells:
+        choose, judge = ([_histogram(edges, outcomes) for outcomes in pair] for pair in pairs)
+        for first, second in ((0, 1), (1, 0)):
+            inside = _best_event(choose[first], choose[second], half, delta)
+            hits = int(judge[first][inside].sum()), int(judge[second][inside].sum())
+            epsilon = _bound(*hits, draws - half, delta, inner)
+            if epsilon > best.epsilon_low:
+                shares = (hits[0] / (draws - half), hits[1] / (draws - half))
+                event = tuple(edges[inside].tolist())
+                best = MechanismAudit(epsilon, best.ceiling, event, shares, draws, delta, confidence)
     return best
 
 
@@ -100,27 +107,18 @@ def _outcomes(values: Outcomes, count: int) -> Outcomes:
     return array
 
 
-def _cells(
-    pairs: list[list[Outcomes]], most: int
-) -> tuple[Outcomes, list[npt.NDArray[np.int64]], list[npt.NDArray[np.int64]]]:
-    """Cells of outcomes, and how many draws of each half and input fall into each.
+def _ranges(values: Outcomes, counts: npt.NDArray[np.int64], most: int) -> Outcomes:
+    """Lower ends of ranges, at quantiles of the outcomes seen: with fewer than 1000 draws in one, chance picks it."""
+    cumulative = np.cumsum(counts)
+    wanted = np.linspace(0, cumulative[-1], min(most, max(10, int(cumulative[-1]) // 1000)), endpoint=False)
+    ends: Outcomes = values[np.unique(np.searchsorted(cumulative, wanted, side="right"))]
+    return ends
 
-    The cells are made from the first half alone; what only the second half saw falls into the cell of its neighbour,
-    so the choice stays independent of the half that judges.
-    """
-    values, counts = np.unique(np.concatenate(pairs[0]), return_counts=True)
-    if len(values) > most:
-        # Edges at quantiles of the outcomes seen, about 1000 draws to a range: with fewer, chance picks the event.
-        cumulative = np.cumsum(counts)
-        wanted = np.linspace(0, cumulative[-1], min(most, max(10, int(cumulative[-1]) // 1000)), endpoint=False)
-        values = values[np.unique(np.searchsorted(cumulative, wanted, side="right"))]
 
-    def histogram(outcomes: Outcomes) -> npt.NDArray[np.int64]:
-        at = np.maximum(np.searchsorted(values, outcomes, side="right") - 1, 0)
-        return np.bincount(at, minlength=len(values)).astype(np.int64)
-
-    choose, judge = ([histogram(outcomes) for outcomes in pair] for pair in pairs)
-    return values, choose, judge
+def _histogram(edges: Outcomes, outcomes: Outcomes) -> npt.NDArray[np.int64]:
+    """Draws in each cell. Cells come from the half that chooses; what only the other half saw goes to its neighbour."""
+    at = np.maximum(np.searchsorted(edges, outcomes, side="right") - 1, 0)
+    return np.bincount(at, minlength=len(edges)).astype(np.int64)
 
 
 def _best_event(

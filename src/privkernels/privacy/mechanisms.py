@@ -45,6 +45,8 @@ from privkernels.privacy.ledger import Account
 from privkernels.randomness import Key
 
 # The default grid is this much finer than the noise, and rounding to it adds at most this share to the sensitivity.
+_CHANGES = ("any", "one-direction", "one-candidate")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _FINENESS = 2.0**-10
 _COARSE = 1e-4  # relative cost of reading discrete Laplace noise as continuous beyond which it is charged as pure
 _FINEST = 2.0**-40  # of the noise's scale; see privkernels.ops.noise_law
@@ -74,8 +76,10 @@ class Selection(TypedDict, total=False):
         key, label: for this operation only.
         offsets: int64 [S + 1]: scores of ragged segments, one after the other.
         k: draw this many without replacement, in the order drawn; each costs epsilon.
-        monotone: all scores change in the same direction between neighbours (counts, when one record is added): then
-            the multiplier is epsilon / sensitivity instead of epsilon / (2 sensitivity).
+        changes: how scores differ between neighbours. "any" if absent: multiplier epsilon / (2 sensitivity). For
+            "one-direction" (all grow or all shrink, as counts do when a record is added) and "one-candidate" (the
+            others stay) it is epsilon / sensitivity. One direction needs the relation add-or-remove-one: a replaced
+            record moves counts both ways.
         segments_affected: in how many segments one unit's scores can change; all if absent.
         relation: which neighbours ``sensitivity`` is for; replace-one if absent.
         account: charge the event there before drawing.
@@ -87,7 +91,7 @@ class Selection(TypedDict, total=False):
     label: Required[str]
     offsets: torch.Tensor | None
     k: int | None
-    monotone: bool
+    changes: Literal["any", "one-direction", "one-candidate"]
     segments_affected: int | None
     relation: Relation
     account: Account | None
@@ -123,6 +127,7 @@ def permute_and_flip(scores: torch.Tensor, **arguments: Unpack[Selection]) -> Dr
 
 
 def _select(mechanism: Literal["exponential", "permute-and-flip"], scores: torch.Tensor, arguments: Selection) -> Drawn:
+    _check_selection(scores, arguments)
     epsilon, sensitivity = check_epsilon(arguments["epsilon"]), _positive("sensitivity", arguments["sensitivity"])
     key, label, k, offsets = arguments["key"], arguments["label"], arguments.get("k"), arguments.get("offsets")
     segments, candidates = _shape(scores, offsets)
@@ -133,9 +138,11 @@ def _select(mechanism: Literal["exponential", "permute-and-flip"], scores: torch
         raise InvalidArgumentError(f"k must be between 1 and the {candidates} candidates of a segment, got {k!r}")
     accuracy = ops.em_select_accuracy(candidates, mechanism=mechanism)
     if epsilon <= 2 * accuracy.epsilon_shift:
-        raise InvalidBudgetError(f"epsilon {epsilon:g} is below what rounding costs: {2 * accuracy.epsilon_shift:.3g}")
+        raise InvalidBudgetError(f"epsilon {epsilon:g} is too small: rounding alone costs {accuracy.epsilon_shift:.3g}")
     # What rounding costs comes out of epsilon, so that no draw costs more than was asked for.
-    multiplier = (epsilon - accuracy.epsilon_shift) / sensitivity / (1 if arguments.get("monotone") else 2)
+    multiplier = (
+        (epsilon - accuracy.epsilon_shift) / sensitivity / (2 if arguments.get("changes", "any") == "any" else 1)
+    )
     count = max(1, segments if affected is None else affected) * (k or 1)
     tv, relation = min(1.0, accuracy.total_variation), arguments.get("relation", Relation.REPLACE_ONE)
     event: Event
@@ -153,6 +160,31 @@ def _select(mechanism: Literal["exponential", "permute-and-flip"], scores: torch
         "total_variation_per_draw": accuracy.total_variation,
     }
     return Drawn(value, event, terms)
+
+
+def _check_selection(scores: torch.Tensor, arguments: Selection) -> None:
+    """What a type checker sees, for those who run none: a misspelt name must not change what is charged."""
+    known = Selection.__annotations__.keys()
+    if wrong := sorted(set(arguments) - known):
+        raise InvalidArgumentError(f"there is no argument {', '.join(wrong)}: use {', '.join(known)}")
+    if lacking := [name for name in ("epsilon", "sensitivity", "key", "label") if name not in arguments]:
+        raise InvalidArgumentError(f"{', '.join(lacking)} must be given")
+    _check_tensor("scores", scores, (torch.float32, torch.float64))
+    changes = arguments.get("changes", "any")
+    if changes not in _CHANGES:
+        raise InvalidArgumentError(f"changes is one of {', '.join(_CHANGES)}, not {changes!r}")
+    if changes == "one-direction" and arguments.get("relation") != Relation.ADD_OR_REMOVE_ONE:
+        raise InvalidArgumentError(
+            "scores that change in one direction do so where a unit is added or removed: give "
+            "relation=Relation.ADD_OR_REMOVE_ONE, or leave changes out"
+        )
+
+
+def _check_tensor(name: str, value: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        got = str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InvalidArgumentError(f"{name} must be a tensor of {kinds}, got {got}")
 
 
 def _shape(scores: torch.Tensor, offsets: torch.Tensor | None) -> tuple[int, int]:
@@ -173,7 +205,6 @@ def discrete_laplace(
     granularity: float | None = None,
     on_grid: bool = False,
     coordinates_affected: int | None = None,
-    first_element: int = 0,
     relation: Relation = Relation.REPLACE_ONE,
     account: Account | None = None,
 ) -> Drawn:
@@ -190,11 +221,11 @@ def discrete_laplace(
         on_grid: every value that ``x`` can have, in any data set, is a multiple of ``granularity`` (counts, with
             granularity 1): then rounding costs nothing. An ``x`` that is not is refused.
         coordinates_affected: the most coordinates that differ between neighbours; all if None.
-        first_element: index of the first element within the operation: lets it be done in slices.
 
     Returns:
         ``value``: as ``x`` in dtype and shape.
     """
+    _check_tensor("x", x, _FLOATS)
     check_epsilon(epsilon)
     _positive("sensitivity", sensitivity)
     coordinates = _coordinates(x, coordinates_affected)
@@ -210,10 +241,7 @@ def discrete_laplace(
     event = _laplace_event(l1, law.steps, fine, _joint(law, coordinates), relation)
     steps = law.steps
     _charge(account, event, key, label, "discrete Laplace noise")
-    value = ops.noise_add(
-        x, distribution="laplace", scale=steps * step, granularity=step, key=key, label=label,
-        first_element=first_element,
-    )  # fmt: skip
+    value = ops.noise_add(x, distribution="laplace", scale=steps * step, granularity=step, key=key, label=label)
     terms = {"granularity": step, "scale": steps * step, "sensitivity_in_steps": l1}
     return Drawn(value, event, terms | {"total_variation": event.total_variation})
 
@@ -228,7 +256,6 @@ def discrete_gaussian(
     granularity: float | None = None,
     on_grid: bool = False,
     coordinates_affected: int | None = None,
-    first_element: int = 0,
     relation: Relation = Relation.REPLACE_ONE,
     account: Account | None = None,
 ) -> Drawn:
@@ -243,6 +270,7 @@ def discrete_gaussian(
     Other arguments and the result as :func:`discrete_laplace`. The event is that of a continuous Gaussian of very
     nearly the same noise where the grid is fine enough for that to be proven, else zCDP (docs/accounting.md).
     """
+    _check_tensor("x", x, _FLOATS)
     _positive("noise_std", noise_std)
     _positive("sensitivity", sensitivity)
     coordinates = _coordinates(x, coordinates_affected)
@@ -252,10 +280,7 @@ def discrete_gaussian(
     law = ops.noise_law("gaussian", steps)
     event = _gaussian_event(l2, steps, coordinates, _joint(law, coordinates), relation)
     _charge(account, event, key, label, "discrete Gaussian noise")
-    value = ops.noise_add(
-        x, distribution="gaussian", scale=noise_std, granularity=step, key=key, label=label,
-        first_element=first_element,
-    )  # fmt: skip
+    value = ops.noise_add(x, distribution="gaussian", scale=noise_std, granularity=step, key=key, label=label)
     terms = {"granularity": step, "noise_std": noise_std, "sensitivity_in_steps": l2}
     return Drawn(value, event, terms | {"total_variation": event.total_variation})
 
@@ -268,7 +293,6 @@ def randomized_response(
     key: Key,
     label: str,
     values_affected: int = 1,
-    first_element: int = 0,
     account: Account | None = None,
 ) -> Drawn:
     """Keep every value with probability e^eps / (e^eps + K - 1), else another one at random (Warner 1965; K-ary).
@@ -279,13 +303,12 @@ def randomized_response(
         epsilon: of one value. The implemented probabilities are exact rationals that never exceed it.
         values_affected: how many values belong to one unit.
     """
+    _check_tensor("values", values, (torch.int64,))
     check_epsilon(epsilon)
     law = ops.randomized_response_law(categories, epsilon)
     event = PureEvent(epsilon=law.epsilon, count=values_affected)
     _charge(account, event, key, label, "randomised response")
-    value = ops.randomized_response(
-        values, categories=categories, epsilon=epsilon, key=key, label=label, first_element=first_element
-    )
+    value = ops.randomized_response(values, categories=categories, epsilon=epsilon, key=key, label=label)
     return Drawn(value, event, {"epsilon_implemented": law.epsilon})
 
 
