@@ -1,13 +1,11 @@
 """The time of em_select does not depend on the scores.
 
-All kinds of scores are timed in turns, several times over, and the fastest time of each is kept: what disturbs a
-machine only ever makes a run slower. A sampler that ends early, rejects or branches differs between these kinds by
-factors of two to a hundred.
+A sampler that ends early, rejects or branches differs between these kinds of scores by factors of two to a hundred.
 """
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +13,9 @@ import torch
 
 from privkernels.ops import em_select
 from privkernels.randomness import Key
+from tests.support.least_times import assert_alike
 
 KEY = Key.from_seed(1)
-ROUNDS, LIMIT = 25, 1.6
 SHAPES = {"one long segment": (1, 200_000), "many short segments": (1500, 100)}
 
 
@@ -37,14 +35,6 @@ def kinds(rows: int, size: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("k", [1, 3])
 def test_time_does_not_depend_on_the_scores(mechanism: Any, shape: str, k: int) -> None:
-    scores = kinds(*SHAPES[shape])
-    best = dict.fromkeys(scores, float("inf"))
-    for _attempt in range(4):  # a busy machine gets more rounds; the code under test gets no other chance by it
-        for _ in range(ROUNDS):
-            for name, values in scores.items():
-                start = time.perf_counter()
-                em_select(values, multiplier=1.0, key=KEY, label="t", k=k, mechanism=mechanism)
-                best[name] = min(best[name], time.perf_counter() - start)
-        if max(best.values()) <= LIMIT * min(best.values()):
-            return
-    pytest.fail(f"the times differ: {best}")
+    draw: dict[str, Any] = {"multiplier": 1.0, "key": KEY, "label": "t", "k": k, "mechanism": mechanism}
+    calls = {name: partial(em_select, scores, **draw) for name, scores in kinds(*SHAPES[shape]).items()}
+    assert_alike(calls, rounds=25, limit=1.6)

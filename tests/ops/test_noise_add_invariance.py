@@ -8,9 +8,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from privkernels import _native
 from privkernels.ops import noise_add, noise_steps
 from privkernels.randomness import Key
+from tests.support.least_times import assert_alike
 
 KEY = Key.from_seed(7)
 N = 40_001  # three chunks of 128 groups
@@ -151,7 +152,7 @@ def test_known_answer() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_time_does_not_depend_on_the_values(dtype: torch.dtype) -> None:
-    """Least times of many interleaved rounds, on values that slow other code down or speed it up.
+    """On values that slow other code down or speed it up.
 
     The code has no branch on a value (csrc/core/noise.h); this sees what a processor does with denormals and the like.
     """
@@ -167,10 +168,4 @@ def test_time_does_not_depend_on_the_values(dtype: torch.dtype) -> None:
         "random": values(size),
     }
     inputs = {name: x.to(dtype) for name, x in inputs.items()}
-    least = dict.fromkeys(inputs, float("inf"))
-    for _ in range(40):
-        for name, x in inputs.items():
-            start = time.perf_counter()
-            noise_add(x, **DRAW)
-            least[name] = min(least[name], time.perf_counter() - start)
-    assert max(least.values()) <= 1.5 * min(least.values()), least
+    assert_alike({name: partial(noise_add, x, **DRAW) for name, x in inputs.items()}, rounds=40, limit=1.5)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import mpmath
@@ -27,6 +28,7 @@ from privkernels.errors import InvalidArgumentError, InvalidBudgetError
 from privkernels.ops import randomized_response, randomized_response_law
 from privkernels.randomness import Key
 from tests.support import chacha20
+from tests.support.least_times import assert_alike
 
 OPERATOR = torch.ops.privkernels.randomized_response.default
 KEY = Key.from_seed(65)
@@ -286,3 +288,17 @@ def test_compiles_into_one_graph(dynamic: bool) -> None:
     for size in (12, 30):
         values = torch.arange(size)
         assert torch.equal(compiled(values, KEY.tensor()), function(values, KEY.tensor()))
+
+
+def test_time_does_not_depend_on_the_values() -> None:
+    size, categories = 200_000, 1000
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        "all the first": torch.zeros(size, dtype=torch.int64),
+        "all the last": torch.full((size,), categories - 1),
+        "random": torch.randint(0, categories, (size,), generator=generator),
+        "sorted": torch.arange(size) * categories // size,
+    }
+    respond = {"categories": categories, "epsilon": 1.0, "key": Key.from_seed(1), "label": "t"}
+    calls = {name: partial(randomized_response, values, **respond) for name, values in inputs.items()}
+    assert_alike(calls, rounds=25, limit=1.5)
