@@ -36,8 +36,14 @@ _ROOM = 3.0  # t in the utility bound of Corollary 2: it fails with probability 
 
 
 def kde_sensitivity(num_members: int, window_ratio: float) -> float:
-    """w_max / M: how much one replaced member can change the score u of Eq. 3; attained."""
+    """w_max / M: how much one replaced member can change the score u of Eq. 3; attained.
+
+    Raises:
+        TooFewMembersError: fewer than 2 members.
+        InvalidArgumentError: a window ratio outside [1e-6, 1e6].
+    """
     _check_members(num_members)
+    _check_window(window_ratio)
     return kde_peak(window_ratio) / num_members
 
 
@@ -61,6 +67,10 @@ class DpPgPlan:
         epsilon_draw: eta_j; in the paper's mode the paper's epsilon_j.
         multiplier: lambda of the exponential mechanism.
         delta: asked for; the paper's mode has none (0).
+
+    Raises:
+        InvalidArgumentError: a unit that DP-PG cannot hide, or a number out of range.
+        TooFewMembersError: fewer than 2 members.
     """
 
     mode: str
@@ -74,6 +84,20 @@ class DpPgPlan:
     epsilon_draw: float
     multiplier: float
     delta: float
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_shape(self.num_members, self.num_parameters, self.max_tries)
+        _check_window(self.window_ratio)
+        if not 2 <= self.grid_points <= 65536:
+            raise InvalidArgumentError(f"grid_points must be 2 to 65536, got {self.grid_points!r}")
+        if not 1 <= self.overlap <= self.num_members:
+            raise InvalidArgumentError(
+                f"the overlap must be between 1 and {self.num_members} members, got {self.overlap}"
+            )
+        for name, value in (("epsilon_draw", self.epsilon_draw), ("multiplier", self.multiplier)):
+            if not value >= 0:
+                raise InvalidArgumentError(f"{name} must not be negative, got {value!r}")
 
     @property
     def swing(self) -> float:
@@ -146,10 +170,7 @@ def plan_proven_dp_pg(
         InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
     """
     unit = by_name(Unit, unit)
-    if unit not in _NEIGHBOURING:
-        raise InvalidArgumentError(
-            f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
-        )
+    _check_unit(unit)
     check_epsilon(epsilon)
     check_delta(delta)
     _check_shape(num_members, num_parameters, max_tries)
@@ -383,6 +404,19 @@ def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
     if bound is not None and bound.epsilon > 10:
         warnings.append(f"epsilon = {bound.epsilon:.4g} promises next to nothing.")
     return tuple(warnings)
+
+
+def _check_unit(unit: Unit) -> None:
+    if unit not in _NEIGHBOURING:
+        raise InvalidArgumentError(
+            f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
+        )
+
+
+def _check_window(window_ratio: float) -> None:
+    # The kernel's limits: within them kde_peak is above 0 and its error is bounded.
+    if not 1e-6 <= window_ratio <= 1e6:
+        raise InvalidArgumentError(f"window_ratio must be 1e-6 to 1e6 bandwidths, got {window_ratio!r}")
 
 
 def _check_members(num_members: int) -> None:
