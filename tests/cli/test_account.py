@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -321,6 +323,17 @@ def test_the_numbers_behind_the_words(command):
                 assert delta is not None
             elif words == "none":
                 assert epsilon is delta is None
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "dp-pg"])
+def test_numbers_do_not_wait_for_torch(command):
+    words = [str(word) for word in ("account", command, *COMMANDS[command])]
+    code = (
+        "import sys; from typer.testing import CliRunner; from privkernels.cli.app import app; "
+        f"print(CliRunner().invoke(app, {words!r}).exit_code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 False\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -23,16 +23,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
-from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
 from privkernels.privacy.events import BoundedRangeEvent, Event
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
 
+if TYPE_CHECKING:
+    from privkernels.ops.kde_em import KdeEmAccuracy
+
 PAPER = "Mao et al., IEEE TPDS 2022 (DP-PG)"
 _ROOM = 3.0  # t in the utility bound of Corollary 2: it fails with probability exp(-3) per parameter
+
+
+def density_peak(window_ratio: float) -> float:
+    """w_max = 2 Phi(window_ratio / 2) - 1, as the kernel has it."""
+    # Here, because the kernels bring torch, which accounting does without.
+    from privkernels.ops.kde_em import kde_peak
+
+    return kde_peak(window_ratio)
 
 
 def kde_sensitivity(num_members: int, window_ratio: float) -> float:
@@ -44,7 +55,7 @@ def kde_sensitivity(num_members: int, window_ratio: float) -> float:
     """
     _check_members(num_members)
     _check_window(window_ratio)
-    return kde_peak(window_ratio) / num_members
+    return density_peak(window_ratio) / num_members
 
 
 def paper_kde_sensitivity(num_members: int) -> float:
@@ -102,11 +113,13 @@ class DpPgPlan:
     @property
     def swing(self) -> float:
         """lambda w_max: by how many nats the likeliest grid value can stand out."""
-        return self.multiplier * kde_peak(self.window_ratio)
+        return self.multiplier * density_peak(self.window_ratio)
 
     @property
     def accuracy(self) -> KdeEmAccuracy:
         """What the implementation adds to one draw."""
+        from privkernels.ops.kde_em import kde_em_accuracy
+
         return kde_em_accuracy(
             self.num_members,
             multiplier=self.multiplier,
@@ -327,7 +340,7 @@ def _why_not(
 ) -> list[str]:
     reasons = []
     if plan.mode == "paper":
-        factor = (plan.num_members - 1) * kde_peak(plan.window_ratio)
+        factor = (plan.num_members - 1) * density_peak(plan.window_ratio)
         # With very few members the paper's bound happens to be the larger one.
         too_small = (
             f"the paper's sensitivity is too small by a factor of {factor:.3g} (true epsilon of one draw on a public "
@@ -366,10 +379,10 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
         "parameters_N": plan.num_parameters,
         "grid_points_R": plan.grid_points,
         "window_ratio": plan.window_ratio,
-        "w_max": kde_peak(plan.window_ratio),
+        "w_max": density_peak(plan.window_ratio),
         "sensitivity": kde_sensitivity(plan.num_members, plan.window_ratio),
         "paper_sensitivity": paper_kde_sensitivity(plan.num_members),
-        "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * kde_peak(plan.window_ratio),
+        "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * density_peak(plan.window_ratio),
         "multiplier": plan.multiplier,
         "epsilon_of_one_draw": plan.epsilon_draw,
         "overlap_s": plan.overlap if plan.unit is Unit.EXAMPLE else None,
@@ -414,7 +427,7 @@ def _check_unit(unit: Unit) -> None:
 
 
 def _check_window(window_ratio: float) -> None:
-    # The kernel's limits: within them kde_peak is above 0 and its error is bounded.
+    # The kernel's limits: within them the peak is above 0 and its error is bounded.
     if not 1e-6 <= window_ratio <= 1e6:
         raise InvalidArgumentError(f"window_ratio must be 1e-6 to 1e6 bandwidths, got {window_ratio!r}")
 

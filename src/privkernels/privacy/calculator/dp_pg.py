@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 
-from privkernels.ops import kde_peak
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import check_delta
 from privkernels.privacy.calculator.base import (
@@ -21,7 +20,7 @@ from privkernels.privacy.calculator.base import (
     missing,
     number_words,
 )
-from privkernels.privacy.dp_pg import DpPgPlan, bound_of, dp_pg_guarantee, kde_sensitivity
+from privkernels.privacy.dp_pg import DpPgPlan, bound_of, density_peak, dp_pg_guarantee, kde_sensitivity
 from privkernels.privacy.guarantee import Guarantee, Unit
 
 _UNITS = (Unit.PARAMETER, Unit.MEMBER, Unit.EXAMPLE)
@@ -130,7 +129,7 @@ def _notes(plan: DpPgPlan) -> tuple[str, ...]:
             "No claim: the paper's Corollary 1 needs a window below the bandwidth, and the window ratio is "
             f"{plan.window_ratio:g}.",
         )
-    factor = (plan.num_members - 1) * kde_peak(plan.window_ratio)
+    factor = (plan.num_members - 1) * density_peak(plan.window_ratio)
     return (
         "The claims are the paper's maximum over the parameters, applied to the ε that one of these draws costs with "
         "the sensitivity w_max/M. With its own sensitivity, 1/(M(M-1)), the paper's formula would claim "
