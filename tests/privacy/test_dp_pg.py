@@ -234,3 +234,33 @@ def test_bad_shapes():
         proven(1.0, unit=Unit.ACTIVATION)
     with pytest.raises(InvalidArgumentError, match="window_ratio < 1"):
         plan_paper_dp_pg(1.0, **(SHAPE | {"window_ratio": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"unit": Unit.VALIDATION_RECORD}, "not validation record"),
+        ({"num_members": 1}, "at least 2 members"),
+        ({"num_parameters": 0}, "no floating-point parameters"),
+        ({"max_tries": 0}, "max_tries"),
+        ({"grid_points": 1}, "grid_points"),
+        ({"grid_points": 65537}, "grid_points"),
+        ({"window_ratio": 0.0}, "window_ratio"),
+        ({"window_ratio": -1.0}, "window_ratio"),
+        ({"window_ratio": math.nan}, "window_ratio"),
+        ({"window_ratio": 1e7}, "window_ratio"),
+        ({"overlap": 51}, "overlap"),
+        ({"multiplier": -1.0}, "multiplier"),
+        ({"epsilon_draw": math.nan}, "epsilon_draw"),
+    ],
+    ids=str,
+)
+def test_a_plan_that_cannot_be_is_refused(change, error):
+    with pytest.raises((InvalidArgumentError, TooFewMembersError), match=error):
+        replace(proven(1.0), **change)
+
+
+def test_a_window_without_width_has_no_sensitivity():
+    for ratio in (0.0, -1.0, math.inf):
+        with pytest.raises(InvalidArgumentError, match="window_ratio"):
+            kde_sensitivity(50, ratio)

@@ -74,6 +74,12 @@ def test_the_worst_pair_of_eighty_hidden_units():
     assert best == pytest.approx(coefficient_sensitivity_l2(80))
 
 
+@pytest.mark.parametrize("b", [*range(1, 120), 1000, 4097])
+def test_the_worst_pair_is_found_without_looking_at_all(b):
+    square = max((b + 3 * k) / 16 + (b * (b + 1) - k * (k + 1)) / 512 for k in range(b + 1))
+    assert coefficient_sensitivity_l2(b) == math.sqrt(square)
+
+
 def test_unit_norm_features_need_no_dimension():
     bound = coefficient_sensitivity_l2(80, unit_norm=True)
     assert bound == pytest.approx(0.508, abs=5e-4)

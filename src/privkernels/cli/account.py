@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,7 @@ def _answer(calculation: Calculation, plot: Path | None, as_json: bool) -> None:
     if plot is not None:
         draw(calculation.curve, plot)
     if as_json:
-        typer.echo(json.dumps(calculation.to_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(calculation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     table = Table(title=calculation.title, title_justify="left")
     for column in ("", "claimed", "proven", "by, or why not"):
@@ -39,19 +40,25 @@ def _answer(calculation: Calculation, plot: Path | None, as_json: bool) -> None:
     for row in calculation.rows:
         table.add_row(*map(Text, (row.about, row.claimed, row.proven, row.by)))
     out.print(table)
-    inputs = ", ".join(
-        f"{name.replace('_', '-')} = {value:.6g}" if isinstance(value, float) else f"{name.replace('_', '-')} = {value}"
-        for name, value in calculation.inputs.items()
-        if value is not None
-    )
-    out.print(Text(inputs))
-    solved = calculation.inputs.get(calculation.solved)
-    if solved is not None:
-        out.print(Text(f"Solved: {calculation.solved.replace('_', '-')} = {solved:.6g}", style="bold"))
+    given = [name for name, value in calculation.inputs.items() if value is not None]
+    out.print(Text(", ".join(map(calculation.shown, given))))
+    if calculation.limit is not None:
+        out.print(Text(_no_limit(calculation), style="bold"))
+    elif calculation.solved in given:
+        out.print(Text(f"Solved: {calculation.shown(calculation.solved)}", style="bold"))
     for note in calculation.notes:
         out.print(Text(f"Note: {note}"))
     if plot is not None:
         out.print(Text(f"Figure in {plot}."))
+
+
+def _no_limit(calculation: Calculation) -> str:
+    limit = calculation.limit or 0
+    way = "up" if limit > 1 else "down"
+    return (
+        f"Solved: any {calculation.solved.replace('_', '-')} satisfies this, {way} to the limit of the search, "
+        f"{limit:g}, which the lines above are for."
+    )
 
 
 @app.command()
@@ -61,15 +68,15 @@ def gaussian(
     sensitivity: Annotated[float | None, typer.Option(help="L2 sensitivity.")] = None,
     epsilon: Annotated[float | None, typer.Option()] = None,
     delta: Annotated[float | None, typer.Option()] = None,
-    releases: Annotated[int, typer.Option(help="How often, with fresh noise.")] = 1,
+    releases: Annotated[
+        int | None, typer.Option(help="How often, with fresh noise (default: 1; solved for if all others are given).")
+    ] = None,
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Gaussian noise: the exact ε beside the offloading paper's formulae."""
     from privkernels.privacy import calculator
 
-    if releases < 1:
-        raise InvalidArgumentError(f"releases must be 1 or more, got {releases}")
     answer = calculator.gaussian(
         noise_std=noise_std, sensitivity=sensitivity, epsilon=epsilon, delta=delta, releases=releases
     )
@@ -84,7 +91,10 @@ def dp_pg(
     parameters: Annotated[int | None, typer.Option(help="N.")] = None,
     members: Annotated[int, typer.Option(help="M.")] = 50,
     overlap: Annotated[
-        int | None, typer.Option(help="Most members that one record was used in (default: all).")
+        int | None,
+        typer.Option(
+            help="Most members that one record was used in (default: all; solved for if all others are given)."
+        ),
     ] = None,
     unit: Annotated[str, typer.Option(help="For --total: parameter, member or example.")] = "example",
     delta: Delta = 1e-5,
@@ -115,7 +125,9 @@ def activations(
     shape: Annotated[
         str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH: bound the normalised tensor instead of clipping it.")
     ] = None,
-    clamp: Annotated[float, typer.Option(help="With --shape: activations are clamped to [0, this].")] = 1.0,
+    clamp: Annotated[
+        float | None, typer.Option(help="With --shape: activations are clamped to [0, this] (default: 1).")
+    ] = None,
     client_layer: Annotated[str, typer.Option(help="frozen, dp-sgd or unnoised (the paper's).")] = "frozen",
     release_once: Annotated[bool, typer.Option("--release-once", help="Each noisy tensor is sent once.")] = False,
     signed: Annotated[bool, typer.Option("--signed", help="Clipped tensors may hold negative numbers.")] = False,
@@ -130,7 +142,13 @@ def activations(
 
     if shape is not None and clip is not None:
         raise InvalidArgumentError("give --clip or --shape, not both: they are two ways to bound the tensor")
-    sensitivity = None if shape is None else lrn_tensor_sensitivity(*_shape(shape), clamp=clamp)
+    if shape is None and clamp is not None:
+        raise InvalidArgumentError("--clamp belongs to --shape: give --shape too, or leave --clamp out")
+    if shape is not None and signed:
+        raise InvalidArgumentError("--signed belongs to --clip: the bound of --shape is for activations of 0 or more")
+    sensitivity = None
+    if shape is not None:
+        sensitivity = lrn_tensor_sensitivity(*_shape(shape), clamp=1.0 if clamp is None else clamp)
     answer = calculator.activations(
         noise_std=noise_std, clip=clip, epochs=epochs, epsilon=epsilon, delta=delta, sensitivity=sensitivity,
         client_layer=client_layer, release_once=release_once, signed=signed,
@@ -146,7 +164,9 @@ def functional(
     records: Annotated[int, typer.Option(help="n.")],
     noise_scale: Annotated[float | None, typer.Option(help="Laplace scale or Gaussian standard deviation.")] = None,
     epsilon: Annotated[float | None, typer.Option()] = None,
-    epochs: Annotated[int | None, typer.Option(help="E (0: solve for it).")] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="E (default: 1; solved for if --noise-scale and --epsilon are both given).")
+    ] = None,
     delta: Delta = 1e-5,
     noise: Annotated[str, typer.Option(help="laplace or gaussian.")] = "laplace",
     mode: Annotated[str, typer.Option(help="release-once, per-epoch or trained (the paper's).")] = "release-once",
@@ -158,7 +178,7 @@ def functional(
     from privkernels.privacy import calculator
 
     answer = calculator.functional(
-        hidden_units=hidden_units, records=records, noise_scale=noise_scale, epsilon=epsilon, epochs=epochs or None,
+        hidden_units=hidden_units, records=records, noise_scale=noise_scale, epsilon=epsilon, epochs=epochs,
         delta=delta, noise=noise, mode=mode, batches=batches,
     )  # fmt: skip
     _answer(answer, plot, as_json)
@@ -216,8 +236,8 @@ def figure3(plot: Plot = None, as_json: AsJson = False) -> None:
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    parts = re.fullmatch(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", text.lower())
+    if parts is None:
         raise InvalidArgumentError(f"a shape is CHANNELSxHEIGHTxWIDTH, for example 64x32x32, not {text!r}")
-    channels, height, width = map(int, parts)
+    channels, height, width = map(int, parts.groups())
     return channels, height, width

@@ -1,5 +1,10 @@
 """What can be claimed and what can be proven: guarantees, events, composition, and the plan of each mechanism."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from privkernels.privacy.accounting import (
     Bound,
     compose,
@@ -65,14 +70,6 @@ from privkernels.privacy.functional import (
     paper_coefficient_sensitivity,
 )
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
-from privkernels.privacy.mechanisms import (
-    Drawn,
-    discrete_gaussian,
-    discrete_laplace,
-    exponential_mechanism,
-    permute_and_flip,
-    randomized_response,
-)
 from privkernels.privacy.pruning import (
     LayerNoise,
     attack_accuracy_bounds,
@@ -100,6 +97,26 @@ from privkernels.privacy.secure_aggregation import (
     AggregationPlan,
     aggregation_guarantee,
     isolated_clients,
+)
+
+if TYPE_CHECKING:
+    from privkernels.privacy.mechanisms import (
+        Drawn,
+        discrete_gaussian,
+        discrete_laplace,
+        exponential_mechanism,
+        permute_and_flip,
+        randomized_response,
+    )
+
+# Loaded on first use: they bring torch, which accounting does without.
+_DRAWING = (
+    "Drawn",
+    "discrete_gaussian",
+    "discrete_laplace",
+    "exponential_mechanism",
+    "permute_and_flip",
+    "randomized_response",
 )
 
 __all__ = [
@@ -189,3 +206,11 @@ __all__ = [
     "total_variation_bounds",
     "zcdp_to_epsilon",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DRAWING:
+        raise AttributeError(f"module 'privkernels.privacy' has no attribute {name!r}")
+    value = getattr(importlib.import_module("privkernels.privacy.mechanisms"), name)
+    globals()[name] = value
+    return value

@@ -48,7 +48,11 @@ def lrn_scalar_sensitivity(
         at = min(clamp, math.sqrt(gamma / (alpha * (2 * beta - 1))))
         largest = at / (gamma + alpha * at**2) ** beta
     elif math.isfinite(clamp):
-        largest = clamp / (gamma + alpha * clamp**2) ** beta
+        largest = (
+            clamp / (gamma + alpha * clamp**2) ** beta
+            if clamp <= 1
+            else clamp ** (1 - 2 * beta) / (gamma / clamp / clamp + alpha) ** beta  # the square may overflow
+        )
     elif beta == 0.5:
         largest = 1 / math.sqrt(alpha)
     else:
@@ -97,8 +101,8 @@ def lrn_tensor_sensitivity(
     bounds = [(channels * scalar**2, "coordinates")]
     if beta == 0.5:
         block = window // 2 + 1
-        squares = block * clamp**2
-        of_block = 1 / alpha if math.isinf(squares) else squares / (gamma + alpha * squares)
+        squares = block * clamp * clamp  # infinite where it overflows, which is the bound without a clamp
+        of_block = squares / (gamma + alpha * squares) if squares <= 1 else 1 / (gamma / squares + alpha)
         bounds.append((2 * math.ceil(channels / block) * of_block, "blocks of channels"))
     square, name = min(bounds)
     return TensorSensitivity(math.sqrt(square * height * width), name)
@@ -118,7 +122,7 @@ def clipped_tensor_sensitivity(norm: float, *, nonnegative: bool = True) -> Tens
 def dp_a_epsilon(noise_std: float, sensitivity: float, delta: float) -> float:
     """sqrt(2 ln(1.25 / delta)) S / std, the paper's DP-A (Section 5.3). Proved for epsilon < 1 only."""
     _check_noise(noise_std, sensitivity, delta)
-    return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / noise_std
+    return math.sqrt(2 * (math.log(1.25) - math.log(delta))) * sensitivity / noise_std
 
 
 def zcdp_a_epsilon(noise_std: float, sensitivity: float, delta: float, *, decimal_log: bool = False) -> float:
@@ -128,7 +132,7 @@ def zcdp_a_epsilon(noise_std: float, sensitivity: float, delta: float, *, decima
     """
     _check_noise(noise_std, sensitivity, delta)
     rho = sensitivity**2 / (2 * noise_std**2)
-    return rho + 2 * math.sqrt(rho * _log(1 / delta, decimal_log))
+    return rho + 2 * math.sqrt(rho * _log_inverse(delta, decimal_log))
 
 
 def rdp_a_epsilon(
@@ -144,7 +148,7 @@ def rdp_a_epsilon(
     _check_noise(noise_std, sensitivity, delta)
     if not 1 < order < math.inf:
         raise InvalidArgumentError(f"a Renyi order lies above 1 and is finite, got {order!r}")
-    return order * sensitivity**2 / (2 * noise_std**2) + _log(1 / delta, decimal_log) / (order - 1)
+    return order * sensitivity**2 / (2 * noise_std**2) + _log_inverse(delta, decimal_log) / (order - 1)
 
 
 Curve = NDArray[np.float64]
@@ -199,8 +203,9 @@ def formula_curves(
     )
 
 
-def _log(value: float, decimal: bool) -> float:
-    return math.log10(value) if decimal else math.log(value)
+def _log_inverse(delta: float, decimal: bool) -> float:
+    # Not the logarithm of 1 / delta, which overflows for the smallest floats.
+    return -math.log10(delta) if decimal else -math.log(delta)
 
 
 def _check_noise(noise_std: float, sensitivity: float, delta: float) -> None:

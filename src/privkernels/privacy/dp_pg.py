@@ -23,22 +23,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
-from privkernels.ops.kde_em import KdeEmAccuracy, kde_em_accuracy, kde_peak
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
 from privkernels.privacy.events import BoundedRangeEvent, Event
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
 
+if TYPE_CHECKING:
+    from privkernels.ops.kde_em import KdeEmAccuracy
+
 PAPER = "Mao et al., IEEE TPDS 2022 (DP-PG)"
 _ROOM = 3.0  # t in the utility bound of Corollary 2: it fails with probability exp(-3) per parameter
 
 
+def density_peak(window_ratio: float) -> float:
+    """w_max = 2 Phi(window_ratio / 2) - 1, as the kernel has it."""
+    # Here, because the kernels bring torch, which accounting does without.
+    from privkernels.ops.kde_em import kde_peak
+
+    return kde_peak(window_ratio)
+
+
 def kde_sensitivity(num_members: int, window_ratio: float) -> float:
-    """w_max / M: how much one replaced member can change the score u of Eq. 3; attained."""
+    """w_max / M: how much one replaced member can change the score u of Eq. 3; attained.
+
+    Raises:
+        TooFewMembersError: fewer than 2 members.
+        InvalidArgumentError: a window ratio outside [1e-6, 1e6].
+    """
     _check_members(num_members)
-    return kde_peak(window_ratio) / num_members
+    _check_window(window_ratio)
+    return density_peak(window_ratio) / num_members
 
 
 def paper_kde_sensitivity(num_members: int) -> float:
@@ -61,6 +78,10 @@ class DpPgPlan:
         epsilon_draw: eta_j; in the paper's mode the paper's epsilon_j.
         multiplier: lambda of the exponential mechanism.
         delta: asked for; the paper's mode has none (0).
+
+    Raises:
+        InvalidArgumentError: a unit that DP-PG cannot hide, or a number out of range.
+        TooFewMembersError: fewer than 2 members.
     """
 
     mode: str
@@ -75,14 +96,30 @@ class DpPgPlan:
     multiplier: float
     delta: float
 
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_shape(self.num_members, self.num_parameters, self.max_tries)
+        _check_window(self.window_ratio)
+        if not 2 <= self.grid_points <= 65536:
+            raise InvalidArgumentError(f"grid_points must be 2 to 65536, got {self.grid_points!r}")
+        if not 1 <= self.overlap <= self.num_members:
+            raise InvalidArgumentError(
+                f"the overlap must be between 1 and {self.num_members} members, got {self.overlap}"
+            )
+        for name, value in (("epsilon_draw", self.epsilon_draw), ("multiplier", self.multiplier)):
+            if not value >= 0:
+                raise InvalidArgumentError(f"{name} must not be negative, got {value!r}")
+
     @property
     def swing(self) -> float:
         """lambda w_max: by how many nats the likeliest grid value can stand out."""
-        return self.multiplier * kde_peak(self.window_ratio)
+        return self.multiplier * density_peak(self.window_ratio)
 
     @property
     def accuracy(self) -> KdeEmAccuracy:
         """What the implementation adds to one draw."""
+        from privkernels.ops.kde_em import kde_em_accuracy
+
         return kde_em_accuracy(
             self.num_members,
             multiplier=self.multiplier,
@@ -146,10 +183,7 @@ def plan_proven_dp_pg(
         InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
     """
     unit = by_name(Unit, unit)
-    if unit not in _NEIGHBOURING:
-        raise InvalidArgumentError(
-            f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
-        )
+    _check_unit(unit)
     check_epsilon(epsilon)
     check_delta(delta)
     _check_shape(num_members, num_parameters, max_tries)
@@ -306,7 +340,7 @@ def _why_not(
 ) -> list[str]:
     reasons = []
     if plan.mode == "paper":
-        factor = (plan.num_members - 1) * kde_peak(plan.window_ratio)
+        factor = (plan.num_members - 1) * density_peak(plan.window_ratio)
         # With very few members the paper's bound happens to be the larger one.
         too_small = (
             f"the paper's sensitivity is too small by a factor of {factor:.3g} (true epsilon of one draw on a public "
@@ -345,10 +379,10 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
         "parameters_N": plan.num_parameters,
         "grid_points_R": plan.grid_points,
         "window_ratio": plan.window_ratio,
-        "w_max": kde_peak(plan.window_ratio),
+        "w_max": density_peak(plan.window_ratio),
         "sensitivity": kde_sensitivity(plan.num_members, plan.window_ratio),
         "paper_sensitivity": paper_kde_sensitivity(plan.num_members),
-        "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * kde_peak(plan.window_ratio),
+        "sensitivity_over_paper_sensitivity": (plan.num_members - 1) * density_peak(plan.window_ratio),
         "multiplier": plan.multiplier,
         "epsilon_of_one_draw": plan.epsilon_draw,
         "overlap_s": plan.overlap if plan.unit is Unit.EXAMPLE else None,
@@ -383,6 +417,19 @@ def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
     if bound is not None and bound.epsilon > 10:
         warnings.append(f"epsilon = {bound.epsilon:.4g} promises next to nothing.")
     return tuple(warnings)
+
+
+def _check_unit(unit: Unit) -> None:
+    if unit not in _NEIGHBOURING:
+        raise InvalidArgumentError(
+            f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
+        )
+
+
+def _check_window(window_ratio: float) -> None:
+    # The kernel's limits: within them the peak is above 0 and its error is bounded.
+    if not 1e-6 <= window_ratio <= 1e6:
+        raise InvalidArgumentError(f"window_ratio must be 1e-6 to 1e6 bandwidths, got {window_ratio!r}")
 
 
 def _check_members(num_members: int) -> None:

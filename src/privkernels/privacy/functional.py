@@ -15,6 +15,7 @@ What holds, for FROZEN hidden features, replace-one:
   ones, y' = 1.
 * L2, linear and upper triangle of the symmetric Q = sum h h^T / 16: D_2^2 = max_k (b + 3 k) / 16 + (b (b + 1) -
   k (k + 1)) / 512 over k <= b. Proof: increasing in M, so M = 1, and convex in every m_p, so at a vertex. Attained.
+  The terms in k are (95 k - k^2) / 512, largest at 47 and 48 alike, so k = min(b, 47).
 * Noise added once to the whole data set's coefficients, which then serve all iterations and rounds: epsilon_2 for
   everything. Independent noise on each of an epoch's disjoint batches: epsilon_2 per epoch, E epochs compose.
 
@@ -77,7 +78,8 @@ def coefficient_sensitivity_l2(hidden_units: int, *, unit_norm: bool = False) ->
     if unit_norm:
         # ||h - h'|| / 4 or ||h + h'|| / 4 is at most 1/2, and ||h h^T - h' h'^T||_F / 16 at most sqrt(2) / 16.
         return math.sqrt(1 / 4 + 2 / 256)
-    return math.sqrt(max((b + 3 * k) / 16 + (b * (b + 1) - k * (k + 1)) / 512 for k in range(b + 1)))
+    k = min(b, 47)
+    return math.sqrt((32 * (b + 3 * k) + b * (b + 1) - k * (k + 1)) / 512)
 
 
 def class_coefficient_sensitivity_l1(hidden_units: int, num_classes: int) -> float:

@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from scipy.optimize import brentq
 
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.privacy.accounting import check_delta, check_epsilon, gaussian_mu
 from privkernels.privacy.guarantee import Claim, Guarantee, Unit
+
+if TYPE_CHECKING:
+    import torch
 
 MIA_PRUNING_PAPER = "Wang et al., IJCAI 2021 (MIA-Pruning)"
 NET_PRUNING_PAPER = "Huang et al. (deep net pruning)"
@@ -111,6 +114,8 @@ def layer_sensitivity(weight: torch.Tensor, order: int) -> float:
         )
     if order not in (1, 2):
         raise InvalidArgumentError(f"the order is 1 or 2, got {order!r}")
+    import torch  # here, because most of this module computes with numbers
+
     if not bool(torch.isfinite(weight).all()):
         raise NonFiniteValueError("the weights hold NaN or infinity: the layer has no sensitivity")
     columns: torch.Tensor = torch.linalg.vector_norm(weight.detach().double(), ord=order, dim=0)

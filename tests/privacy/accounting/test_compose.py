@@ -312,3 +312,12 @@ def test_bad_budgets_are_refused(wrong):
     if wrong not in (0, 1) or wrong is True:
         with pytest.raises(InvalidBudgetError, match="epsilon"):
             composed_delta([PureEvent(epsilon=1.0)], wrong)
+
+
+def test_the_smallest_delta_is_answered():
+    """Half of it is 0, at which no argument but basic composition gives anything."""
+    event = BoundedRangeEvent(eta=0.01, count=1000, total_variation=1e-15)
+    bound = compose([event], 5e-324)
+    assert bound.delta >= 1000e-15
+    assert bound.epsilon <= 10
+    assert compose([replace(event, total_variation=0.0)], 5e-324).delta == 5e-324

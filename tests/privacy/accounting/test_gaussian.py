@@ -132,7 +132,15 @@ def test_bad_input_is_named(wrong):
 def test_no_signal_costs_nothing():
     assert gaussian_delta(0.0, 0.0) == 0
     assert gaussian_epsilon(0.0, 1e-10) == 0
-    assert gaussian_delta(1e-300, 1e300) == 0
+
+
+@pytest.mark.parametrize(("mu", "epsilon"), [(1.0, 40.0), (1.0, 38.0), (1e-300, 1e300), (1e-8, 1.0), (3.0, 120.0)])
+def test_delta_of_noise_is_never_0(mu, epsilon):
+    """Also where it is less than the smallest float, or next to it, where rounding to nearest may be down."""
+    with mpmath.workdps(2000):
+        log_delta = mpmath.mpf(gaussian_log_delta(mu, epsilon)) if mu > 1e-100 else mpmath.mpf("-inf")
+        assert gaussian_delta(mu, epsilon) >= mpmath.exp(log_delta)
+    assert gaussian_delta(mu, epsilon) > 0
 
 
 @pytest.mark.parametrize(("steps", "tau"), [(1.0, 0.5), (2.0, 0.6), (3.0, 0.8)])

@@ -87,9 +87,10 @@ def spend(
         return Bound(epsilon, total(inner, epsilon) if pure <= epsilon else delta, accountant)
     if total(0.0, pure) <= delta:
         return Bound(pure, total(0.0, pure), "basic composition")
-    epsilon, accountant = best(delta / 2, True)
+    half = delta / 2 or delta  # half of the smallest float is 0
+    epsilon, accountant = best(half, True)
     over = "the operations' own delta and total variation exceed what was asked for"
-    return Bound(epsilon, total(delta / 2, epsilon), f"{accountant}; {over}")
+    return Bound(epsilon, total(half, epsilon), f"{accountant}; {over}")
 
 
 def _largest_inner_delta(
@@ -102,7 +103,7 @@ def _largest_inner_delta(
     if total_variation == 0 or spent(high) <= delta:
         return high
     low = high / 2
-    if spent(low) > delta:
+    if low == 0 or spent(low) > delta:
         return None
     quick = high - 1.000001 * (spent(high) - delta) - 1e-9 * delta
     if quick > low and spent(quick) <= delta:

@@ -36,12 +36,15 @@ _LATTICE_LOG_RATIO = 2.0**-60
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
-    """delta of the Gaussian mechanism at ``epsilon`` (0 or more); 0 where it is below the smallest float.
+    """delta of the Gaussian mechanism at ``epsilon`` (0 or more), rounded up to the next float.
+
+    0 for mu = 0 alone: Gaussian noise has no pure epsilon, so a delta below the smallest float is given as that float.
 
     Raises:
         InvalidBudgetError: ``mu`` or ``epsilon`` is negative, infinite or NaN.
     """
-    return math.exp(gaussian_log_delta(mu, epsilon))
+    delta = math.exp(gaussian_log_delta(mu, epsilon))
+    return math.nextafter(delta, 1.0) if mu > 0 else 0.0
 
 
 def gaussian_log_delta(mu: float, epsilon: float) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import gaussian_epsilon
 from privkernels.privacy.activation_formulae import TensorSensitivity, clipped_tensor_sensitivity
@@ -21,7 +23,9 @@ from privkernels.privacy.calculator.base import (
     Calculation,
     Curve,
     Row,
-    budget_words,
+    budget_row,
+    check_counts,
+    check_sizes,
     largest,
     largest_count,
     missing,
@@ -50,11 +54,17 @@ def activations(
     must not be given. A client layer trained without noise has no epsilon to solve for: then everything else is given.
 
     Raises:
-        InvalidArgumentError, InvalidBudgetError: not exactly one unknown, or no number satisfies the others.
+        InvalidArgumentError, InvalidBudgetError: not exactly one unknown, ``signed`` with ``sensitivity`` (whose bound
+            is for tensors that are not negative), a number out of range, or no number satisfies the others.
     """
+    if signed and sensitivity is not None:
+        raise InvalidArgumentError(
+            "signed is for clipped tensors: the bound of a normalised tensor is for activations of 0 or more"
+        )
     known_clip = sensitivity.value if sensitivity is not None else clip
     unknown = missing(noise_std=noise_std, clip=known_clip, epochs=epochs, epsilon=epsilon)
-
+    check_sizes(sgd_noise_multiplier=sgd_noise_multiplier, label_epsilon=label_epsilon)
+    check_counts(epochs=epochs)
     layer = by_name(ClientLayer, client_layer)
 
     def plan(noise_std: float, clip: float, epochs: int) -> ActivationPlan:
@@ -64,27 +74,36 @@ def activations(
             sgd_noise_multiplier=sgd_noise_multiplier, label_epsilon=label_epsilon,
         )  # fmt: skip
 
-    s, c, t, limit = noise_std or 1.0, known_clip or 1.0, int(epochs or 1), epsilon or 0.0
+    def fits(noise_std: float, clip: float, epochs: int) -> bool:
+        bound = bound_of(plan(noise_std, clip, epochs))
+        return bound.epsilon <= limit and bound.delta <= delta
+
+    s, c, t, limit, limited = noise_std or 1.0, known_clip or 1.0, epochs or 1, epsilon or 0.0, False
     if unknown == "noise_std":
-        s = smallest(lambda x: bound_of(plan(x, c, t)).epsilon <= limit, "noise-std")
+        s, limited = smallest(lambda x: fits(x, c, t), "noise-std")
     elif unknown == "clip":
-        c = largest(lambda x: bound_of(plan(s, x, t)).epsilon <= limit, "clip")
+        c, limited = largest(lambda x: fits(s, x, t), "clip")
     elif unknown == "epochs":
-        t = largest_count(lambda n: bound_of(plan(s, c, n)).epsilon <= limit, "epoch")
+        t, limited = largest_count(lambda n: fits(s, c, n), "epoch")
     solved = plan(s, c, t)
-    total = bound_of(solved).epsilon if solved.client_layer is not ClientLayer.UNNOISED else None
+    numbers = {
+        "noise_std": s, "clip": c if sensitivity is None else None, "epochs": t,
+        "epsilon": bound_of(solved).epsilon if layer is not ClientLayer.UNNOISED else None, "delta": delta,
+        "sensitivity": solved.sensitivity.value, "sensitivity_bound": solved.sensitivity.bound,
+        "label_epsilon": label_epsilon, "releases": solved.releases,
+    }  # fmt: skip
+    at = {"noise_std": s, "clip": c, "epochs": t}
     return Calculation(
         f"noisy activations, client layer {client_layer}",
-        {
-            "noise_std": s, "clip": c if sensitivity is None else None, "epochs": t, "epsilon": total, "delta": delta,
-            "sensitivity": solved.sensitivity.value, "sensitivity_bound": solved.sensitivity.bound,
-            "label_epsilon": label_epsilon, "releases": solved.releases,
-        },
+        numbers | ({unknown: None} if limited else {}),
         unknown,
         _rows(solved),
         activation_guarantee(solved).warnings,
-        _curve(solved),
-    )  # fmt: skip
+        # A sensitivity that comes from a shape is a bound, and one that comes from a clip goes down with it.
+        frozenset({"clip"} if sensitivity is not None else {"clip", "sensitivity"}),
+        at[unknown] if limited else None,
+        partial(_curve, solved),
+    )
 
 
 def _rows(plan: ActivationPlan) -> tuple[Row, ...]:
@@ -94,8 +113,12 @@ def _rows(plan: ActivationPlan) -> tuple[Row, ...]:
     for analysis in PaperAnalysis:
         claim = activation_guarantee(replace(plan, analysis=analysis)).claimed
         if claim is not None:
-            words = f"{budget_words(claim.epsilon, claim.delta)} ({claim.equation})"
-            rows.append(Row(f"one number, sent once: {analysis}", words, budget_words(scalar, plan.delta)))
+            rows.append(
+                budget_row(
+                    f"one number, sent once: {analysis}", claimed=(claim.epsilon, claim.delta),
+                    proven=(scalar, plan.delta), source=f" ({claim.equation})",
+                )
+            )  # fmt: skip
     whole = row_of(activation_guarantee(plan))
     return (*rows, replace(whole, about=f"{whole.about}, sent {plan.releases} times", claimed="the same"))
 

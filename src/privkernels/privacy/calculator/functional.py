@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from privkernels.privacy.calculator.base import (
     Calculation,
     Curve,
     Row,
+    check_counts,
     largest_count,
     missing,
+    number_words,
     row_of,
     smallest,
 )
@@ -21,6 +24,7 @@ from privkernels.privacy.functional import (
     FunctionalMode,
     FunctionalPlan,
     bound_of,
+    coefficient_sensitivity_l1,
     functional_guarantee,
     paper_coefficient_sensitivity,
 )
@@ -33,20 +37,25 @@ def functional(
     records: int,
     noise_scale: float | None = None,
     epsilon: float | None = None,
-    epochs: int | None = 1,
+    epochs: int | None = None,
     delta: float = 1e-5,
     noise: str = "laplace",
     mode: str = "release-once",
     batches: int = 1,
 ) -> Calculation:
-    """Noise on the coefficients of b = ``hidden_units``; one of noise_scale, epsilon and epochs is None.
+    """Noise on the coefficients of b = ``hidden_units``; one of noise_scale and epsilon is None.
 
+    Without ``epochs`` it is 1, or the largest number of them if noise_scale and epsilon are both given.
     ``mode``: release-once, per-epoch or trained (the paper's). For the trained mode nothing is proven: ``epsilon`` is
     then the paper's, which sets the noise.
 
     Raises:
-        InvalidArgumentError, InvalidBudgetError: not exactly one unknown, or no number satisfies the others.
+        InvalidArgumentError, InvalidBudgetError: not exactly one unknown, a number out of range, or no number
+            satisfies the others.
     """
+    check_counts(hidden_units=hidden_units, records=records, epochs=epochs, batches=batches)
+    if epochs is None and None in (noise_scale, epsilon):
+        epochs = 1
     unknown = missing(noise_scale=noise_scale, epsilon=epsilon, epochs=epochs)
     kind, law = by_name(FunctionalMode, mode), by_name(CoefficientNoise, noise)
 
@@ -56,26 +65,34 @@ def functional(
             delta=delta, epochs=epochs, batches=batches,
         )  # fmt: skip
 
-    s, t, limit = noise_scale or 1.0, int(epochs or 1), epsilon or 0.0
+    def fits(noise_scale: float, epochs: int) -> bool:
+        bound = bound_of(plan(noise_scale, epochs))
+        return bound.epsilon <= limit and bound.delta <= delta
+
+    s, t, limit, limited = noise_scale or 1.0, epochs or 1, epsilon or 1.0, False
     paper = paper_coefficient_sensitivity(hidden_units)
     if unknown == "noise_scale" and kind is FunctionalMode.TRAINED:
         s = paper / limit
     elif unknown == "noise_scale":
-        s = smallest(lambda x: bound_of(plan(x, t)).epsilon <= limit, "noise-scale")
+        s, limited = smallest(lambda x: fits(x, t), "noise-scale")
     elif unknown == "epochs":
-        t = largest_count(lambda n: bound_of(plan(s, n)).epsilon <= limit, "epoch")
+        t, limited = largest_count(lambda n: fits(s, n), "epoch")
     solved = plan(s, t)
     guarantee = _guarantee(solved)
-    total = guarantee.proven.epsilon if guarantee.proven else None
-    terms = guarantee.implementation
-    numbers = {"hidden_units": hidden_units, "noise_scale": s, "epsilon": total, "epochs": t, "records": records}
+    numbers = {
+        "hidden_units": hidden_units, "noise_scale": s,
+        "epsilon": guarantee.proven.epsilon if guarantee.proven else None, "epochs": t, "records": records,
+        "delta": delta, "noise": noise, "mode": mode,
+    }  # fmt: skip
+    sensitivity = number_words(coefficient_sensitivity_l1(hidden_units), digits=4)
     return Calculation(
         f"functional mechanism, {mode}",
-        numbers | {"delta": delta, "noise": noise, "mode": mode},
+        numbers | ({unknown: None} if limited else {}),
         unknown,
-        (row_of(guarantee), Row("L1 sensitivity", f"{paper:.4g} (Lemma 3)", f"{terms['sensitivity_L1']:.4g}")),
+        (row_of(guarantee), Row("L1 sensitivity", f"{number_words(paper, digits=4)} (Lemma 3)", sensitivity)),
         guarantee.warnings,
-        _curve(solved),
+        limit=(t if unknown == "epochs" else s) if limited else None,
+        curve_of=partial(_curve, solved),
     )
 
 

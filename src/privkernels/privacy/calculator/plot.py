@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from privkernels import _files
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy.calculator.base import Curve
 
@@ -24,6 +23,8 @@ def plot(curve: Curve | None, path: str | os.PathLike[str]) -> None:
     if target.suffix.lower() not in _FORMATS:
         raise InvalidArgumentError(f"a plot is written as {', '.join(_FORMATS)}, not as {target.name!r}")
     from matplotlib.figure import Figure
+
+    from privkernels import _files
 
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()

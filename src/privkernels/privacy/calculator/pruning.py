@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy.accounting import check_epsilon
-from privkernels.privacy.calculator.base import Calculation, Curve, Row, missing, row_of
+from privkernels.privacy.calculator.base import Calculation, Curve, Row, missing, number_words, row_of
 from privkernels.privacy.pruning import (
     attack_accuracy_bounds,
     jensen_shannon_from_accuracy,
@@ -43,14 +44,18 @@ def prune(
     rate, least = float(accuracy or 0), float(epsilon or 0)
     divergence = jensen_shannon_from_accuracy(rate)
     low, high = attack_accuracy_bounds(divergence)
+    # What an attack shows is a lower bound on the leak: rounded down.
+    shows = (
+        f"shows ε ≥ {number_words(least, down=True, digits=4)} at δ = {number_words(delta, down=True, digits=4)}, "
+        f"JS ≥ {number_words(divergence, down=True, digits=4)} nats"
+    )
+    best = f"accuracy {number_words(low, down=True, digits=4)} to {number_words(high, digits=4)}"
     rows = (
         row_of(mia_pruning_guarantee(kept=kept), "MIA-Pruning"),
         row_of(net_pruning_guarantee(kept=kept), "magnitude pruning (net pruning)"),
-        Row("an attack with this accuracy", "", f"shows ε ≥ {least:.4g} at δ = {delta:g}, JS ≥ {divergence:.4g} nats"),
-        Row(
-            "the best attack at that JS", "", f"accuracy {low:.4g} to {high:.4g}", "Hellman and Raviv 1970; Fano"
-        ),
-    )  # fmt: skip
+        Row("an attack with this accuracy", "", shows),
+        Row("the best attack at that JS", "", best, "Hellman and Raviv 1970; Fano"),
+    )
     return Calculation(
         f"pruning, {kept:.4g} of the weights kept",
         {"accuracy": rate, "epsilon": least, "delta": delta, "kept": kept},
@@ -60,7 +65,9 @@ def prune(
             "A measured accuracy is a lower bound on the leak: use the lower end of its confidence interval. No "
             "measurement gives an upper bound on ε.",
         ),
-        _curve(delta),
+        # A measured accuracy and the epsilon that it shows are lower bounds, the accuracy at an epsilon an upper one.
+        frozenset({"epsilon", "accuracy"} if unknown == "epsilon" else {"epsilon"}),
+        curve_of=partial(_curve, delta),
     )
 
 
