@@ -22,10 +22,11 @@ from privkernels.privacy import (
     gaussian_mu,
     lrn_scalar_sensitivity,
     lrn_tensor_sensitivity,
-    randomised_response_keep,
+    randomized_response_keep,
 )
 from privkernels.privacy.activation_formulae import (
     PAPER_SCALAR_SENSITIVITY,
+    TensorSensitivity,
     dp_a_epsilon,
     rdp_a_epsilon,
     zcdp_a_epsilon,
@@ -302,10 +303,10 @@ def test_labels_are_public_or_paid_for_once():
 
 
 def test_randomised_response_has_exactly_its_epsilon():
-    keep = randomised_response_keep(1.5, 10)
+    keep = randomized_response_keep(1.5, 10)
     other = (1 - keep) / 9
     assert math.log(keep / other) == pytest.approx(1.5)
-    assert randomised_response_keep(800.0, 10) == 1
+    assert randomized_response_keep(800.0, 10) == 1
 
 
 def test_broadcasting_the_mean_of_client_layers_leaves_no_proof_unless_they_are_trained_privately():
@@ -414,8 +415,19 @@ def test_bad_numbers():
     with pytest.raises(InvalidArgumentError, match="order"):
         rdp_a_epsilon(1.0, 1.0, 1e-4, order=1.0)
     with pytest.raises(InvalidArgumentError, match="classes"):
-        randomised_response_keep(1.0, 1)
+        randomized_response_keep(1.0, 1)
     with pytest.raises(InvalidBudgetError):
         dp_a_epsilon(1.0, 1.0, 1.0)
     with pytest.raises(InvalidArgumentError, match="batch_size"):
         moving_layer_rho(sensitivity=1.0, noise_std=1.0, batch_size=0, steps=1)
+
+
+def test_numbers_in_words_never_flatter():
+    """mu is rounded up; sensitivity and noise are said exactly, since rounding either way would be wrong of one."""
+    value = plan(noise_std=0.123456789, sensitivity=TensorSensitivity(1.2543216, "given"), epochs=1)
+    guarantee = activation_guarantee(value)
+    (warning,) = (w for w in guarantee.warnings if w.startswith("mu = "))
+    assert float(f"{value.mu:.4g}") < value.mu, "or the test could not fail"
+    assert value.mu <= float(warning.split()[2].rstrip(":")) < value.mu * 1.001
+    assert "0.123456789" in guarantee.mechanism
+    assert any("1.2543216 in L2 norm" in assumption.text for assumption in guarantee.assumptions)

@@ -208,6 +208,28 @@ def test_seeded_noise_and_private_validation_leave_no_proof(flag, words):
     assert words in guarantee.not_proven_because
 
 
+def test_numbers_in_reasons_and_warnings_are_rounded_up():
+    nearest_is_below = 0
+    for epsilon in (11.00049, 12.34449, 17.77749, 19.5):
+        plan = proven(epsilon, num_parameters=10)
+        bound = bound_of(plan).epsilon
+        seeded = dp_pg_guarantee(plan, **SOURCES, reproducible=True).not_proven_because
+        held = float(seeded.split("secret key, epsilon = ")[1].split()[0])
+        (large,) = (w for w in dp_pg_guarantee(plan, **SOURCES).warnings if "next to nothing" in w)
+        assert bound <= held == float(large.split()[2]) < bound * 1.001
+        nearest_is_below += float(f"{bound:.4g}") < bound
+    assert nearest_is_below >= 2, "or the test could not fail"
+
+
+def test_the_cost_of_the_papers_draw_is_rounded_up():
+    for window in (0.5, 0.77, 0.99):
+        factor = 49 * kde_peak(window)
+        reason = dp_pg_guarantee(plan_paper_dp_pg(1.0, **(SHAPE | {"window_ratio": window})), **SOURCES)
+        words = reason.not_proven_because.split("too small by a factor of ")[1]
+        assert float(words.split()[0]) >= factor
+        assert float(words.split("grid: ")[1].split(")")[0]) >= factor
+
+
 @pytest.mark.parametrize("epsilon", [0, -1, math.inf, math.nan])
 def test_bad_budgets(epsilon):
     with pytest.raises(InvalidBudgetError):

@@ -5,6 +5,7 @@ In the order of the argument: sensitivity, grid and bandwidth from the data, com
 """
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.optimize import brentq
 
 from privkernels.ops import kde_peak
 from privkernels.privacy import (
+    BoundedRangeEvent,
     Guarantee,
     dp_pg_guarantee,
     kde_sensitivity,
@@ -21,6 +23,7 @@ from privkernels.privacy import (
     plan_proven_dp_pg,
     zcdp_to_epsilon,
 )
+from privkernels.privacy.accounting import unlimited_public_acceptance
 from privkernels.privacy.dp_pg import event_of
 
 SHAPE = {"num_members": 50, "num_parameters": 400, "grid_points": 64, "window_ratio": 1.0}
@@ -258,6 +261,32 @@ def test_an_unlimited_loop_costs_the_sum_of_the_ranges():
     assert guarantee.implementation["tries_charged"] == "unlimited"
     assert any("how many tries" in assumption.text for assumption in guarantee.assumptions)
     assert Guarantee.from_json(guarantee.to_json()) == guarantee
+
+
+def test_two_draws_of_one_model_are_independent_and_keep_the_sum_of_their_ranges():
+    """Two slices, one member replaced in both, and the public accept set of the two outcomes that differ most."""
+    grid, multiplier = np.linspace(-10, 10, 9), 1 / (2 * kde_sensitivity(5, 1.0))
+    slices = [[0.0] * 4 + [last] for last in (0.0, 5.0)]
+    laws = [special.log_softmax(multiplier * scores(values, grid, 1.0)) for values in slices]
+    whole = [np.add.outer(law, law).ravel() for law in laws]
+    losses = whole[0] - whole[1]
+    worst = losses.max() - losses.min()
+    pair = [int(losses.argmax()), int(losses.argmin())]
+    rare = conditioned(whole[0], pair) - conditioned(whole[1], pair)
+    assert rare.max() - rare.min() == pytest.approx(worst)
+    assert np.abs(rare).max() > 1.1, "more than the range of one draw"
+    draws = [BoundedRangeEvent(eta=1.0, count=2)]
+    assert 1.1 < worst <= unlimited_public_acceptance(draws).epsilon == 2
+    assert unlimited_public_acceptance(draws, adaptive=True).epsilon == 4, "what draws that depend on others would cost"
+
+
+@pytest.mark.parametrize("unit", ["parameter", "member", "example"])
+def test_an_unlimited_loop_is_charged_as_draws_that_do_not_depend_on_each_other(unit):
+    plan = plan_proven_dp_pg(8.0, delta=1e-5, unit=unit, max_tries=None, overlap=3, **SHAPE)
+    tries = event_of(replace(plan, max_tries=1))
+    assert event_of(plan).eta == pytest.approx(unlimited_public_acceptance([tries]).epsilon)
+    guarantee = dp_pg_guarantee(plan, **SOURCES)
+    assert any("Statement 14.2" in assumption.text for assumption in guarantee.assumptions)
 
 
 def test_an_unlimited_loop_has_no_bound_where_sampling_resolution_is_a_total_variation():

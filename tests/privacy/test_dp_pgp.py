@@ -109,7 +109,7 @@ def test_eq_8():
     assert paper_dp_pgp_epsilon(0.5, [1.0, 2.0], [3.0]) == 3.0
     with pytest.raises(InvalidArgumentError, match="at least one cluster"):
         paper_dp_pgp_epsilon(0.5, [])
-    with pytest.raises(InvalidArgumentError, match="0 or more"):
+    with pytest.raises(InvalidArgumentError, match="not negative"):
         paper_dp_pgp_epsilon(-0.5, [1.0])
 
 

@@ -80,6 +80,28 @@ def test_the_worst_pair_is_found_without_looking_at_all(b):
     assert coefficient_sensitivity_l2(b) == math.sqrt(square)
 
 
+@pytest.mark.parametrize(("b", "factor"), [(24, 1.0), (30, 1.003), (80, 1.2), (400, 1.37)])
+def test_gaussian_noise_on_all_entries_would_need_more_than_the_stated_sensitivity(b, factor):
+    """Noise on all b^2 entries releases each pair p != q twice; the guarantee says that it is for the triangle."""
+    first = coefficients(np.ones(b), 0.0)
+    pairs = [(first, coefficients(np.r_[np.ones(k), np.zeros(b - k)], 1.0)) for k in range(b + 1)]
+    both_triangles = [math.sqrt(sum(((p - q) ** 2).sum() for p, q in zip(*pair, strict=True))) for pair in pairs]
+    terms = [(b + 3 * k) / 16 + (b**2 - k**2) / 256 for k in range(b + 1)]
+    assert both_triangles == pytest.approx([math.sqrt(term) for term in terms])
+    stated = coefficient_sensitivity_l2(b)
+    assert max(l2(*pair) for pair in pairs) == pytest.approx(stated)
+    assert max(both_triangles) >= factor * stated * (1 - 1e-12)
+    value = functional_guarantee(functional_plan(hidden_units=b, noise="gaussian"), **CLIPPED)
+    assert value.implementation["coefficients"] == "linear and upper triangle only"
+    assert any("upper triangle" in assumption.text for assumption in value.assumptions)
+
+
+def test_laplace_noise_may_stand_on_all_entries():
+    value = functional_guarantee(functional_plan(noise="laplace"), **CLIPPED)
+    assert value.implementation["coefficients"] == "linear and all b^2 quadratic"
+    assert any("b^2 entries" in assumption.text for assumption in value.assumptions)
+
+
 def test_unit_norm_features_need_no_dimension():
     bound = coefficient_sensitivity_l2(80, unit_norm=True)
     assert bound == pytest.approx(0.508, abs=5e-4)

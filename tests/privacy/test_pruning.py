@@ -288,9 +288,9 @@ def test_neither_network_has_a_guarantee():
 
 def test_bad_arguments():
     for kept in (0.0, 1.1, math.nan):
-        with pytest.raises(InvalidArgumentError, match="share of weights"):
+        with pytest.raises(InvalidArgumentError, match="the share of weights"):
             mia_pruning_guarantee(kept=kept)
-        with pytest.raises(InvalidArgumentError, match="share of weights"):
+        with pytest.raises(InvalidArgumentError, match="the share of weights"):
             net_pruning_guarantee(kept=kept)
     with pytest.raises(InvalidArgumentError, match="both"):
         net_pruning_guarantee(kept=0.5, claimed_epsilon=1.0)

@@ -244,3 +244,19 @@ def test_bad_arguments():
             plan(epsilon)
     with pytest.raises(InvalidBudgetError):
         selection_guarantee(plan(), scores_are_clipped=True, epsilon_training=-1.0)
+
+
+def test_numbers_in_warnings_are_rounded_up():
+    """ "At most" must hold, and so must what the draws cost one participant's score."""
+    nearest_is_below = 0
+    for epsilon in (0.0307, 0.1113, 0.2223, 0.3337):
+        value = plan(epsilon, num_records=8, num_selected=7)
+        warnings = selection_guarantee(value, scores_are_clipped=True).warnings
+        (tilt,) = (float(w.split("at most ")[1].split()[0]) for w in warnings if "Near-uniform" in w)
+        (cost,) = (float(w.split("cost ")[1].split()[0]) for w in warnings if "same draws cost" in w)
+        of_score = value.multiplier * score_range(value.task)
+        assert value.tilt <= tilt < value.tilt * 1.01
+        assert of_score <= cost < of_score * 1.001
+        nearest_is_below += float(f"{value.tilt:.3g}") < value.tilt
+        nearest_is_below += float(f"{of_score:.4g}") < of_score
+    assert nearest_is_below >= 2, "or the test could not fail"

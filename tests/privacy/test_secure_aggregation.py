@@ -348,6 +348,32 @@ def test_a_weak_threshold_and_a_missing_agreement_are_said():
     assert not aggregation_guarantee(plan(clients=10, threshold=7, colluders=3, survivors_agreed=True)).warnings
 
 
+def server_of(value):
+    return next(a.text for a in aggregation_guarantee(value).assumptions if a.text.startswith("The server"))
+
+
+@pytest.mark.parametrize("clients", [2, 3, 5, 6])
+def test_a_malicious_server_is_withstood_by_agreement_and_threshold_together(clients):
+    """Two survivor sets with k signatures each: enumerated over who signs which, colluders signing both."""
+    for threshold in range(1, clients + 1):
+        for colluders in range(min(threshold, clients - 1)):
+            honest = clients - colluders
+            two_sets = any(first >= threshold - colluders <= honest - first for first in range(honest + 1))
+            agreed = plan(clients=clients, threshold=threshold, colluders=colluders, survivors_agreed=True)
+            assert agreed.withstands_malicious_server == (not two_sets)
+            assert ("malicious" in server_of(agreed)) == (not two_sets)
+            assert bool(aggregation_guarantee(agreed).warnings) == two_sets
+            silent = plan(clients=clients, threshold=threshold, colluders=colluders)
+            assert "semi-honest" in server_of(silent)
+
+
+def test_an_agreement_among_too_few_is_not_called_safe():
+    value = aggregation_guarantee(plan(clients=5, threshold=3, colluders=1, survivors_agreed=True))
+    assert "semi-honest" in value.assumptions[0].text
+    assert value.implementation["clients_a_malicious_server_can_isolate"] == 0
+    assert "whether or not the clients signed" in value.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -357,6 +383,8 @@ def test_a_weak_threshold_and_a_missing_agreement_are_said():
         ({"participants": {1, 2, 3, 4, 5, 6}}, "numbered 1 to 5"),
         ({"blamed": {5}}, "blamed cannot be in the sum"),
         ({"survivors": {1, 2, 3}, "colluders": 2}, "one client's input"),
+        ({"survivors": 3}, "set of client numbers"),
+        ({"blamed": {0}}, "client's number in blamed"),
     ],
 )
 def test_bad_plans(change, words):

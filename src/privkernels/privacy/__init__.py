@@ -26,7 +26,7 @@ from privkernels.privacy.activations import (
     ClientLayer,
     PaperAnalysis,
     activation_guarantee,
-    randomised_response_keep,
+    randomized_response_keep,
 )
 from privkernels.privacy.dp_pg import (
     DpPgPlan,
@@ -197,8 +197,8 @@ __all__ = [
     "plan_scalar_dp_pgp",
     "plan_selection",
     "private_attack_accuracy",
-    "randomised_response_keep",
     "randomized_response",
+    "randomized_response_keep",
     "regression_term",
     "score_range",
     "score_sensitivity",

@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy.accounting import check_delta, gaussian_epsilon, zcdp_to_epsilon
+from privkernels.privacy.accounting.budget import check_count, check_positive
 
-PAPER_SCALAR_SENSITIVITY = 1 / math.sqrt(
-    2
-)  # Section 4.1: S_f < 1 / sqrt(2), for u = 5, alpha = 1, beta = 1/2, gamma = 2
+# Section 4.1: S_f < 1 / sqrt(2), for u = 5, alpha = 1, beta = 1/2, gamma = 2
+PAPER_SCALAR_SENSITIVITY = 1 / math.sqrt(2)
 
 
 def lrn_scalar_sensitivity(
@@ -93,10 +93,8 @@ def lrn_tensor_sensitivity(
     Raises:
         InvalidArgumentError: a size below 1, a parameter that is not positive, or no finite bound.
     """
-    if min(channels, height, width, window) < 1:
-        raise InvalidArgumentError(
-            f"channels, height, width and window are 1 or more, got {channels}, {height}, {width}, {window}"
-        )
+    for name, value in (("channels", channels), ("height", height), ("width", width), ("window", window)):
+        check_count(name, value)
     scalar = lrn_scalar_sensitivity(clamp, alpha=alpha, beta=beta, gamma=gamma)
     bounds = [(channels * scalar**2, "coordinates")]
     if beta == 0.5:
@@ -113,8 +111,7 @@ def clipped_tensor_sensitivity(norm: float, *, nonnegative: bool = True) -> Tens
 
     sqrt(2) C where no entry is negative (two such tensors have no negative inner product), 2 C otherwise.
     """
-    if not 0 < norm < math.inf:
-        raise InvalidArgumentError(f"the clipping norm must be positive and finite, got {norm!r}")
+    check_positive("the clipping norm", norm)
     factor = math.sqrt(2) if nonnegative else 2.0
     return TensorSensitivity(factor * norm, "clipped, not negative" if nonnegative else "clipped, signed")
 
@@ -210,14 +207,12 @@ def _log_inverse(delta: float, decimal: bool) -> float:
 
 def _check_noise(noise_std: float, sensitivity: float, delta: float) -> None:
     check_delta(delta)
-    for name, value in (("noise_std", noise_std), ("sensitivity", sensitivity)):
-        if not 0 < value < math.inf:
-            raise InvalidArgumentError(f"{name} must be positive and finite, got {value!r}")
+    check_positive("noise_std", noise_std)
+    check_positive("sensitivity", sensitivity)
 
 
 def _check_normalization(clamp: float, alpha: float, beta: float, gamma: float) -> None:
-    if not 0 < clamp <= math.inf:
-        raise InvalidArgumentError(f"clamp must be positive (or infinite for none), got {clamp!r}")
+    if clamp != math.inf:
+        check_positive("clamp (infinite for none)", clamp)
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        if not 0 < value < math.inf:
-            raise InvalidArgumentError(f"{name} must be positive and finite, got {value!r}")
+        check_positive(name, value)

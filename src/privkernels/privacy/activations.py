@@ -34,6 +34,7 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose, gaussian_epsilon
+from privkernels.privacy.accounting.budget import check_count, check_positive
 from privkernels.privacy.activation_formulae import (
     PAPER_SCALAR_SENSITIVITY,
     TensorSensitivity,
@@ -42,7 +43,7 @@ from privkernels.privacy.activation_formulae import (
     zcdp_a_epsilon,
 )
 from privkernels.privacy.events import Event, GaussianEvent, PureEvent
-from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
 PAPER = "Mao et al., IEEE TPDS 2021 (computation offloading)"
 
@@ -103,9 +104,8 @@ class ActivationPlan:
             ("noise_std", self.noise_std),
             ("scalar_sensitivity", self.scalar_sensitivity),
         ):
-            _check_positive(name, value)
-        if self.epochs < 1:
-            raise InvalidArgumentError(f"epochs must be 1 or more, got {self.epochs}")
+            check_positive(name, value)
+        check_count("epochs", self.epochs)
         if self.label_epsilon is not None:
             check_epsilon(self.label_epsilon)
         if self.release_once and self.client_layer is not ClientLayer.FROZEN:
@@ -113,7 +113,7 @@ class ActivationPlan:
         if (self.sgd_noise_multiplier is None) == (self.client_layer is ClientLayer.DP_SGD):
             raise InvalidArgumentError("sgd_noise_multiplier is needed for client_layer dp-sgd, and for no other")
         if self.sgd_noise_multiplier is not None:
-            _check_positive("sgd_noise_multiplier", self.sgd_noise_multiplier)
+            check_positive("sgd_noise_multiplier", self.sgd_noise_multiplier)
 
     @property
     def releases(self) -> int:
@@ -131,7 +131,7 @@ class ActivationPlan:
         return Unit.ACTIVATION if self.label_epsilon is None else Unit.EXAMPLE
 
 
-def randomised_response_keep(label_epsilon: float, num_classes: int) -> float:
+def randomized_response_keep(label_epsilon: float, num_classes: int) -> float:
     """e^eps / (e^eps + K - 1), the probability of sending the true label; every other has 1 / (e^eps + K - 1).
 
     Raises:
@@ -139,7 +139,7 @@ def randomised_response_keep(label_epsilon: float, num_classes: int) -> float:
         InvalidArgumentError: fewer than two classes.
     """
     check_epsilon(label_epsilon)
-    if num_classes < 2:
+    if check_count("num_classes", num_classes) < 2:
         raise InvalidArgumentError(f"randomised response needs at least 2 classes, got {num_classes}")
     return 1 / (1 + (num_classes - 1) * math.exp(-label_epsilon))
 
@@ -149,10 +149,10 @@ def moving_layer_rho(*, sensitivity: float, noise_std: float, batch_size: int, s
 
     One example moves the layer, and then every row of every later batch by as much as D.
     """
-    _check_positive("sensitivity", sensitivity)
-    _check_positive("noise_std", noise_std)
-    if batch_size < 1 or steps < 1:
-        raise InvalidArgumentError(f"batch_size and steps are 1 or more, got {batch_size} and {steps}")
+    check_positive("sensitivity", sensitivity)
+    check_positive("noise_std", noise_std)
+    check_count("batch_size", batch_size)
+    check_count("steps", steps)
     return steps * batch_size * sensitivity**2 / (2 * noise_std**2)
 
 
@@ -181,7 +181,7 @@ def bound_of(plan: ActivationPlan) -> Bound:
     if composed.epsilon <= exact and composed.delta <= plan.delta:
         return composed
     labels = "" if plan.label_epsilon is None else ", plus epsilon of the label"
-    return Bound(exact, plan.delta, f"Gaussian mechanism, exact, mu = {plan.mu:.4g}{labels}")
+    return Bound(exact, plan.delta, f"Gaussian mechanism, exact, mu = {round_up(plan.mu):.4g}{labels}")
 
 
 def activation_guarantee(
@@ -203,7 +203,7 @@ def activation_guarantee(
     reasons = _why_not(plan, aggregates_client_layer, reproducible)
     bound = None if reasons else bound_of(plan)
     return Guarantee(
-        mechanism=f"activations with Gaussian noise of standard deviation {plan.noise_std:.4g}, client layer "
+        mechanism=f"activations with Gaussian noise of standard deviation {plan.noise_std}, client layer "
         f"{plan.client_layer}, sent {plan.releases} time(s)",
         unit=plan.unit,
         neighbouring="two data sets in which the activation tensor of one example is replaced by another"
@@ -277,7 +277,7 @@ def _assumptions(plan: ActivationPlan) -> tuple[Assumption, ...]:
     if plan.client_layer is ClientLayer.UNNOISED:
         return ()
     stated = [
-        f"No two tensors differ by more than {plan.sensitivity.value:.6g} in L2 norm ({plan.sensitivity.bound}).",
+        f"No two tensors differ by more than {plan.sensitivity.value} in L2 norm ({plan.sensitivity.bound}).",
         "Each example is sent once per epoch, with fresh noise."
         if not plan.release_once
         else "Each noisy tensor is sent once, and the server caches it.",
@@ -324,12 +324,7 @@ def _warnings(plan: ActivationPlan) -> tuple[str, ...]:
         warnings.append("The labels are sent in clear and count as public.")
     if plan.client_layer is not ClientLayer.UNNOISED and gaussian_epsilon(plan.mu, plan.delta) > 10:
         warnings.append(
-            f"mu = {plan.mu:.4g}: the noise is small beside what one example can change in the whole tensor. Clip each "
-            "example's tensor to a smaller norm, reduce its dimension, or send it once."
+            f"mu = {round_up(plan.mu):.4g}: the noise is small beside what one example can change in the whole tensor. "
+            "Clip each example's tensor to a smaller norm, reduce its dimension, or send it once."
         )
     return tuple(warnings)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InvalidArgumentError(f"{name} must be positive and finite, got {value!r}")

@@ -15,6 +15,9 @@ The exponential mechanism with P(r) proportional to exp(lambda u(r)), u from Eq.
 * Accept loop (Algorithm 1, line 2). A test on public records that may repeat without end conditions the release on a
   public set. That keeps the range of the privacy loss, N eta, but not the zCDP of N separate draws: in a rare set the
   loss can be N eta for certain. With at most k tries the k N draws compose as usual.
+  The range of N draws is the sum of theirs only if none depends on the outcome of another (docs/accounting.md,
+  Statement 14.2; adaptive draws would count twice). In DP-PG none does: given the members the N draws are independent,
+  each with its own slice, its public grid and bandwidth, and random bits of its own.
 
 With lambda = eta M / (2 w_max) a draw is eta-bounded-range for one replaced member, and s eta for s of them.
 """
@@ -28,8 +31,9 @@ from typing import TYPE_CHECKING
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
+from privkernels.privacy.accounting.budget import check_count, check_positive
 from privkernels.privacy.events import BoundedRangeEvent, Event
-from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
 if TYPE_CHECKING:
     from privkernels.ops.kde_em import KdeEmAccuracy
@@ -98,10 +102,8 @@ class DpPgPlan:
 
     def __post_init__(self) -> None:
         _check_unit(self.unit)
-        _check_shape(self.num_members, self.num_parameters, self.max_tries)
+        _check_shape(self.num_members, self.num_parameters, self.grid_points, self.max_tries)
         _check_window(self.window_ratio)
-        if not 2 <= self.grid_points <= 65536:
-            raise InvalidArgumentError(f"grid_points must be 2 to 65536, got {self.grid_points!r}")
         if not 1 <= self.overlap <= self.num_members:
             raise InvalidArgumentError(
                 f"the overlap must be between 1 and {self.num_members} members, got {self.overlap}"
@@ -146,8 +148,9 @@ def plan_paper_dp_pg(
     Raises :class:`InvalidArgumentError` unless window_ratio < 1, which the paper's sensitivity needs.
     """
     check_epsilon(epsilon)
-    _check_shape(num_members, num_parameters, max_tries)
-    if not 0 < window_ratio < 1:
+    _check_shape(num_members, num_parameters, grid_points, max_tries)
+    _check_window(window_ratio)
+    if window_ratio >= 1:
         raise InvalidArgumentError(
             f"the paper's sensitivity needs a window below the bandwidth: window_ratio < 1, got {window_ratio}"
         )
@@ -186,9 +189,9 @@ def plan_proven_dp_pg(
     _check_unit(unit)
     check_epsilon(epsilon)
     check_delta(delta)
-    _check_shape(num_members, num_parameters, max_tries)
+    _check_shape(num_members, num_parameters, grid_points, max_tries)
     share = num_members if overlap is None else overlap
-    if unit is Unit.EXAMPLE and not 1 <= share <= num_members:
+    if unit is Unit.EXAMPLE and not 1 <= check_count("overlap", share, low=0) <= num_members:
         raise InvalidArgumentError(f"the overlap must be between 1 and {num_members} members, got {share}")
     per_unit = share if unit is Unit.EXAMPLE else 1
     sensitivity = kde_sensitivity(num_members, window_ratio)
@@ -240,8 +243,8 @@ def event_of(plan: DpPgPlan) -> BoundedRangeEvent:
     eta = plan.overlap * range_of_one + accuracy.epsilon_shift + (accuracy.resolution_epsilon if relative else 0.0)
     draws = 1 if plan.unit is Unit.PARAMETER else plan.num_parameters
     if plan.max_tries is None:
-        # The N draws are one draw of the whole model, whose range a public acceptance set cannot widen. A total
-        # variation is not kept by conditioning on a set that may be rare.
+        # The N draws, independent given the members, are one draw of the whole model, whose range a public acceptance
+        # set cannot widen (Statement 14.2). A total variation is not kept by conditioning on a set that may be rare.
         return BoundedRangeEvent(eta=draws * eta, total_variation=0.0 if relative else 1.0)
     return BoundedRangeEvent(
         eta=eta, count=plan.max_tries * draws, total_variation=0.0 if relative else min(1.0, accuracy.resolution_tv)
@@ -300,6 +303,10 @@ def dp_pg_guarantee(
 
 
 _LOOP_ASSUMPTIONS = (
+    Assumption(
+        "No draw of a try depends on the outcome of another: given the members each reads its own parameter, a public "
+        "grid and bandwidth, and random bits of its own. So their ranges add up (docs/accounting.md, Statement 14.2)."
+    ),
     Assumption("The quality loop accepts by a rule that was fixed beforehand and reads public records only."),
     Assumption(
         "Nobody learns how many tries the quality loop took, from the time that it took either: their number follows a "
@@ -343,8 +350,8 @@ def _why_not(
         factor = (plan.num_members - 1) * density_peak(plan.window_ratio)
         # With very few members the paper's bound happens to be the larger one.
         too_small = (
-            f"the paper's sensitivity is too small by a factor of {factor:.3g} (true epsilon of one draw on a public "
-            f"grid: {plan.epsilon_draw * factor:.4g}), and "
+            f"the paper's sensitivity is too small by a factor of {round_up(factor, 3):.3g} (true epsilon of one draw "
+            f"on a public grid: {round_up(plan.epsilon_draw * factor):.4g}), and "
         )
         reasons.append(
             "The range and the bandwidth are computed from the private members, so the grid itself depends on them and "
@@ -364,7 +371,9 @@ def _why_not(
     if bound is not None and bound.delta >= 1:
         reasons.append("Sampling resolution alone gives delta = 1 at this epsilon.")
     if reproducible:
-        held = f" With a secret key, epsilon = {bound.epsilon:.4g} would hold." if bound and not reasons else ""
+        held = (
+            f" With a secret key, epsilon = {round_up(bound.epsilon):.4g} would hold." if bound and not reasons else ""
+        )
         reasons.append(
             f"The noise came from a seed, so it can be drawn again and subtracted: for experiments only.{held}"
         )
@@ -415,7 +424,7 @@ def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
             "The unit is one scalar of one member: this says nothing about a whole member or a training record."
         )
     if bound is not None and bound.epsilon > 10:
-        warnings.append(f"epsilon = {bound.epsilon:.4g} promises next to nothing.")
+        warnings.append(f"epsilon = {round_up(bound.epsilon):.4g} promises next to nothing.")
     return tuple(warnings)
 
 
@@ -426,20 +435,22 @@ def _check_unit(unit: Unit) -> None:
         )
 
 
-def _check_window(window_ratio: float) -> None:
-    # The kernel's limits: within them the peak is above 0 and its error is bounded.
-    if not 1e-6 <= window_ratio <= 1e6:
-        raise InvalidArgumentError(f"window_ratio must be 1e-6 to 1e6 bandwidths, got {window_ratio!r}")
-
-
 def _check_members(num_members: int) -> None:
-    if num_members < 2:
+    if check_count("num_members", num_members, low=0) < 2:
         raise TooFewMembersError(f"a density estimate needs at least 2 members, got {num_members}: train or add more")
 
 
-def _check_shape(num_members: int, num_parameters: int, max_tries: int | None) -> None:
+def _check_window(window_ratio: float) -> None:
+    # The kernel's limits: within them the peak is above 0 and its error is bounded.
+    if not 1e-6 <= check_positive("window_ratio", window_ratio) <= 1e6:
+        raise InvalidArgumentError(f"window_ratio is in units of the bandwidth, 1e-6 to 1e6, got {window_ratio}")
+
+
+def _check_shape(num_members: int, num_parameters: int, grid_points: int, max_tries: int | None) -> None:
     _check_members(num_members)
-    if num_parameters < 1:
+    if check_count("num_parameters", num_parameters, low=0) < 1:
         raise InvalidArgumentError("the members have no floating-point parameters to publish")
-    if max_tries is not None and max_tries < 1:
-        raise InvalidArgumentError(f"max_tries must be 1 or more, or None for no limit, got {max_tries}")
+    if not 2 <= check_count("grid_points", grid_points) <= 65536:
+        raise InvalidArgumentError(f"grid_points must be 2 to 65536, got {grid_points}")
+    if max_tries is not None:
+        check_count("max_tries (None for no limit)", max_tries)

@@ -35,6 +35,7 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError, TooFewMembersError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
+from privkernels.privacy.accounting.budget import check_amount, check_count, check_positive
 from privkernels.privacy.dp_pg import PAPER as _DP_PG_PAPER
 from privkernels.privacy.dp_pg import DpPgPlan, paper_kde_sensitivity
 from privkernels.privacy.dp_pg import event_of as _dp_pg_event
@@ -93,7 +94,7 @@ def paper_dp_pgp_epsilon(
     if not cluster_epsilons:
         raise InvalidArgumentError("Eq. 8 needs the epsilon of at least one cluster: give cluster_epsilons")
     for epsilon in (centroid_epsilon, *cluster_epsilons, *draw_epsilons):
-        _check_not_negative("an epsilon of Eq. 8", epsilon)
+        check_amount("an epsilon of Eq. 8", epsilon)
     return max(centroid_epsilon + max(cluster_epsilons), *draw_epsilons, 0.0)
 
 
@@ -131,16 +132,16 @@ class DpPgpPlan:
     overlap: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_selected < 1:
+        if check_count("num_selected", self.num_selected, low=0) < 1:
             raise InvalidArgumentError(
                 f"DP-PGP needs at least one selected position, got {self.num_selected}; with none it is DP-PG"
             )
         for name in ("noise_scale", "value_range", "residual_bound", "clip_norm"):
             value = getattr(self, name)
             if value is not None:
-                _check_positive(name, value)
+                check_positive(name, value)
         for name in ("centroid_epsilon", "assignment_epsilon"):
-            _check_not_negative(name, getattr(self, name))
+            check_amount(name, getattr(self, name))
         if self.draws is not None and self.draws.max_tries != 1:
             raise InvalidArgumentError("the quality loop of DP-PGP is not accounted for: plan its draws with one try")
 
@@ -169,7 +170,7 @@ def plan_paper_dp_pgp(
         InvalidArgumentError: no selected position, or a width that is not positive.
     """
     check_epsilon(cluster_epsilon)
-    _check_positive("cluster_width", cluster_width)
+    check_positive("cluster_width", cluster_width)
     return DpPgpPlan(
         DpPgpVariant.PAPER, draws, num_selected, 1, cluster_width / cluster_epsilon, Unit.PARAMETER, 0.0,
         value_range=cluster_width, centroid_epsilon=centroid_epsilon,
@@ -205,14 +206,14 @@ def plan_scalar_dp_pgp(
             f"the maximum over positions holds for unit {Unit.PARAMETER} only: the draws are planned for {draws.unit}; "
             "use plan_member_dp_pgp, whose costs add up"
         )
-    _check_not_negative("centroid_epsilon", centroid_epsilon)
-    _check_not_negative("assignment_epsilon", assignment_epsilon)
-    _check_positive("value_range", value_range)
+    check_amount("centroid_epsilon", centroid_epsilon)
+    check_amount("assignment_epsilon", assignment_epsilon)
+    check_positive("value_range", value_range)
     left = check_epsilon(epsilon - centroid_epsilon - assignment_epsilon)
     if residual_bound is None and (centroid_epsilon or assignment_epsilon):
         raise InvalidArgumentError("centroids that are paid for need residual_bound (B), the public clip around them")
     if residual_bound is not None:
-        _check_positive("residual_bound", residual_bound)
+        check_positive("residual_bound", residual_bound)
         if not centroid_epsilon or not assignment_epsilon:
             raise InvalidArgumentError(
                 "centroids and the assignment to them are computed from the private values: give both "
@@ -246,10 +247,10 @@ def plan_member_dp_pgp(
     """
     unit = by_name(Unit, unit)
     check_delta(delta)
-    if num_members < 2:
+    if check_count("num_members", num_members, low=0) < 2:
         raise TooFewMembersError(f"a mean of members needs at least 2 of them, got {num_members}")
     allowed = {Unit.MEMBER: 1, Unit.EXAMPLE: num_members}  # the largest overlap of each unit
-    if not 1 <= overlap <= allowed.get(unit, 0):
+    if not check_count("overlap", overlap) <= allowed.get(unit, 0):
         raise InvalidArgumentError(
             f"unit member has overlap 1, unit example an overlap of 1 to {num_members} members; got {unit}, {overlap}"
         )
@@ -432,16 +433,5 @@ def _warnings(plan: DpPgpPlan) -> tuple[str, ...]:
 
 
 def _check_ball(dimensions: int, radius: float) -> None:
-    if dimensions < 1:
-        raise InvalidArgumentError(f"points have 1 or more dimensions, got {dimensions}")
-    _check_positive("radius", radius)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InvalidArgumentError(f"{name} must be positive and finite, got {value!r}")
-
-
-def _check_not_negative(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise InvalidArgumentError(f"{name} must be 0 or more and finite, got {value!r}")
+    check_count("dimensions", dimensions)
+    check_positive("radius", radius)

@@ -13,9 +13,13 @@ What holds, for FROZEN hidden features, replace-one:
   larger and smaller of h_p, h'_p. The linear part is at most (sum M + sum m) / 4, the quadratic ((sum M)^2 -
   (sum m)^2) / 16. Take sum M = b; the maximum over s = sum m is at s = 2. Attained by h = 1, y = 0 and h' with two
   ones, y' = 1.
-* L2, linear and upper triangle of the symmetric Q = sum h h^T / 16: D_2^2 = max_k (b + 3 k) / 16 + (b (b + 1) -
-  k (k + 1)) / 512 over k <= b. Proof: increasing in M, so M = 1, and convex in every m_p, so at a vertex. Attained.
-  The terms in k are (95 k - k^2) / 512, largest at 47 and 48 alike, so k = min(b, 47).
+* L2, linear and upper triangle (with the diagonal) of the symmetric Q = sum h h^T / 16: D_2^2 = max_k (b + 3 k) / 16 +
+  (b (b + 1) - k (k + 1)) / 512 over k <= b. Proof: increasing in M, so M = 1, and convex in every m_p, so at a vertex.
+  Attained; the terms in k are (95 k - k^2) / 512, largest at 47 and 48 alike, so k = min(b, 47). Gaussian noise must be
+  drawn for the b (b + 1) / 2 entries of the triangle and mirrored. Independent noise on all b^2 entries releases each
+  pair p != q twice: D_2^2 = max_k (b + 3 k) / 16 + (b^2 - k^2) / 256, by the same proof, which is larger for b > 24, and
+  the stated epsilon would be too small. Laplace noise may be drawn for all b^2 entries, which D_1 counts, or for the
+  triangle.
 * Noise added once to the whole data set's coefficients, which then serve all iterations and rounds: epsilon_2 for
   everything. Independent noise on each of an epoch's disjoint batches: epsilon_2 per epoch, E epochs compose.
 
@@ -35,8 +39,9 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, compose
+from privkernels.privacy.accounting.budget import check_count, check_positive
 from privkernels.privacy.events import Event, GaussianEvent, LaplaceEvent, Relation
-from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
 PAPER = "Zhao et al. (SecProbe, functional mechanism)"
 
@@ -92,7 +97,7 @@ def class_coefficient_sensitivity_l1(hidden_units: int, num_classes: int) -> flo
         InvalidArgumentError: no hidden unit, or fewer than two classes.
     """
     b = _check_units(hidden_units)
-    if num_classes < 2:
+    if check_count("num_classes", num_classes) < 2:
         raise InvalidArgumentError(f"a classifier has 2 or more classes, got {num_classes}")
     return (b + 2 * num_classes) ** 2 / 8 if b >= 2 * num_classes else float(num_classes * b)
 
@@ -110,7 +115,8 @@ class FunctionalPlan:
     Attributes:
         mode: when.
         hidden_units: b.
-        noise: its law.
+        noise: its law. Gaussian noise is for the linear coefficients and the upper triangle of Q, mirrored; Laplace
+            noise for the linear coefficients and up to all b^2 entries of Q.
         noise_scale: Laplace scale or Gaussian standard deviation, per coefficient of the sum over the records.
         num_records: n, public.
         epochs: E.
@@ -135,13 +141,9 @@ class FunctionalPlan:
         object.__setattr__(self, "noise", by_name(CoefficientNoise, self.noise))
         _check_units(self.hidden_units)
         check_delta(self.delta)
-        if not 0 < self.noise_scale < math.inf:
-            raise InvalidArgumentError(f"noise_scale must be positive and finite, got {self.noise_scale!r}")
-        if min(self.num_records, self.epochs, self.batches) < 1:
-            raise InvalidArgumentError(
-                "num_records, epochs and batches are 1 or more, got "
-                f"{self.num_records}, {self.epochs} and {self.batches}"
-            )
+        check_positive("noise_scale", self.noise_scale)
+        for name in ("num_records", "epochs", "batches"):
+            check_count(name, getattr(self, name))
         if self.mode is FunctionalMode.RELEASE_ONCE and self.batches != 1:
             raise InvalidArgumentError("release-once adds noise once, to the whole data set: batches must be 1")
 
@@ -261,6 +263,12 @@ def _assumptions(plan: FunctionalPlan) -> tuple[Assumption, ...]:
         "The constant term of the loss is not released, and the sum over the records is not divided by a private "
         "number.",
         "The noise has the stated law: what finite precision adds is not in this number.",
+        "One noise value is drawn for each linear coefficient and for each entry of the upper triangle of Q with its "
+        "diagonal, and the lower triangle is mirrored; independent noise on all b^2 entries would release more than "
+        "the L2 sensitivity counts."
+        if plan.noise is CoefficientNoise.GAUSSIAN
+        else "No more is released than one noisy value for each linear coefficient and for each of the b^2 entries of "
+        "Q.",
     ]
     if plan.mode is FunctionalMode.PER_EPOCH:
         stated.append("The batches of an epoch share no record.")
@@ -277,6 +285,7 @@ def _implementation(plan: FunctionalPlan, features_source: str) -> dict[str, flo
         "features_source": features_source,
         "hidden_units_b": plan.hidden_units,
         "records_n": plan.num_records,
+        "coefficients": "linear and all b^2 quadratic" if laplace else "linear and upper triangle only",
         "sensitivity_L1": coefficient_sensitivity_l1(plan.hidden_units),
         "sensitivity_L2": coefficient_sensitivity_l2(plan.hidden_units),
         "paper_sensitivity_L1": paper_coefficient_sensitivity(plan.hidden_units),
@@ -300,8 +309,8 @@ def _warnings(plan: FunctionalPlan) -> tuple[str, ...]:
     share = terms["largest_linear_coefficient_over_noise_std"]
     if isinstance(share, float) and share < 1:
         warnings.append(
-            f"The noise is {1 / share:.3g} times the largest coefficient that {plan.num_records / plan.batches:.4g} "
-            "records can have: what is learnt is noise."
+            f"The noise is {round_up(1 / share, 3):.3g} times the largest coefficient that "
+            f"{plan.num_records / plan.batches:.4g} records can have: what is learnt is noise."
         )
     return tuple(warnings)
 

@@ -26,6 +26,7 @@ from scipy.optimize import brentq
 
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.privacy.accounting import check_delta, check_epsilon, gaussian_mu
+from privkernels.privacy.accounting.budget import check_positive
 from privkernels.privacy.guarantee import Claim, Guarantee, Unit
 
 if TYPE_CHECKING:
@@ -252,5 +253,5 @@ def _binary_entropy(p: float) -> float:
 
 
 def _check_share(kept: float) -> None:
-    if not 0 < kept <= 1:
+    if check_positive("the share of weights that are kept", kept) > 1:
         raise InvalidArgumentError(f"the share of weights that are kept lies in (0, 1], got {kept!r}")

@@ -33,8 +33,9 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
+from privkernels.privacy.accounting.budget import check_count
 from privkernels.privacy.events import BoundedRangeEvent, Relation
-from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit
+from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
 PAPER = "Zhao et al. (SecProbe)"
 
@@ -64,7 +65,7 @@ def score_sensitivity(
     """
     relation = by_name(Relation, relation)
     least = 1 if relation is Relation.REPLACE_ONE else 2
-    if num_records < least:
+    if check_count("num_records", num_records, low=0) < least:
         raise InvalidArgumentError(
             f"a mean score ({relation}) needs {least} or more validation records, got {num_records}"
         )
@@ -156,10 +157,11 @@ def plan_selection(
     check_delta(delta)
     if unit not in _NEIGHBOURING:
         raise InvalidArgumentError(f"the choice hides one of {', '.join(_NEIGHBOURING)}, not {unit}")
-    if not 1 <= num_selected <= num_participants or rounds < 1:
+    for name, value in (("num_participants", num_participants), ("num_selected", num_selected), ("rounds", rounds)):
+        check_count(name, value)
+    if num_selected > num_participants:
         raise InvalidArgumentError(
-            f"needs 1 <= num_selected (K) <= num_participants (n) and 1 or more rounds, got K = {num_selected}, "
-            f"n = {num_participants}, R = {rounds}"
+            f"needs num_selected (K) <= num_participants (n), got K = {num_selected} and n = {num_participants}"
         )
     tight = score_sensitivity(task, num_records)
     sensitivity = tight if unit is Unit.VALIDATION_RECORD and not paper_sensitivity else paper_score_sensitivity(task)
@@ -284,8 +286,8 @@ def _warnings(plan: SelectionPlan, validation_is_public: bool) -> tuple[str, ...
     ]
     if plan.tilt < 1.5:
         warnings.append(
-            f"Near-uniform: the best participant is at most {plan.tilt:.3g} times as likely to be chosen as the worst, "
-            "so the choice hardly keeps unreliable participants out."
+            f"Near-uniform: the best participant is at most {round_up(plan.tilt, 3):.3g} times as likely to be chosen "
+            "as the worst, so the choice hardly keeps unreliable participants out."
         )
     if plan.unit is Unit.VALIDATION_RECORD and validation_is_public:
         warnings.append(
@@ -293,6 +295,7 @@ def _warnings(plan: SelectionPlan, validation_is_public: bool) -> tuple[str, ...
         )
     if plan.unit is Unit.VALIDATION_RECORD:
         warnings.append(
-            f"For one participant's score the same draws cost {plan.multiplier * score_range(plan.task):.4g} each."
+            "For one participant's score the same draws cost "
+            f"{round_up(plan.multiplier * score_range(plan.task)):.4g} each."
         )
     return tuple(warnings)

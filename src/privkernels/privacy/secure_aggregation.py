@@ -2,8 +2,13 @@
 
 Paper: Mao et al., "Privacy-Preserving Computation Offloading for Parallel Deep Neural Networks Training", IEEE TPDS
 2021, Section 6.2, S0 to S3, and requirements R0 to R3 of Section 2.5. It gives no epsilon, and neither can anyone for
-an
-exact sum: whoever knows the inputs of all clients but one reads that one off it.
+an exact sum: whoever knows the inputs of all clients but one reads that one off it.
+
+Against a malicious server two things are needed together: the clients sign one survivor set and check k signatures on
+it, and 2 k > n + c. Two different sets with k signatures each take k - c honest clients each, and no honest client
+signs twice, so 2 (k - c) <= n - c: with 2 k <= n + c there can be two, and the server collects both secrets of a client
+that is in one of them only. With 2 k > n + c alone it can still tell honest clients different sets
+(:func:`isolated_clients`).
 
 What holds with noise: if every client adds to its fixed-point input independent discrete Gaussian noise of parameter
 sigma (in steps of the fixed-point grid), the sum over n honest clients has rho-zCDP with
@@ -18,11 +23,13 @@ modulo the ring is post-processing. Colluding clients know their own noise, so o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, compose
+from privkernels.privacy.accounting.budget import check_count, check_positive
 from privkernels.privacy.events import ConcentratedEvent
 from privkernels.privacy.guarantee import Assumption, Guarantee, Proof, Unit
 
@@ -68,16 +75,10 @@ class AggregationNoise:
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", by_name(Unit, self.unit))
         check_delta(self.delta)
-        if not 0.5 <= self.client_sigma < math.inf:
-            raise InvalidArgumentError(
-                f"client_sigma must be at least half a step of the grid and finite, got {self.client_sigma!r}: "
-                "use a finer grid or more noise"
-            )
-        if not 0 < self.sensitivity < math.inf or self.dimension < 1 or self.rounds < 1:
-            raise InvalidArgumentError(
-                "sensitivity must be positive and finite, dimension and rounds 1 or more, got "
-                f"{self.sensitivity!r}, {self.dimension!r} and {self.rounds!r}"
-            )
+        _check_sigma(self.client_sigma)
+        check_positive("sensitivity", self.sensitivity)
+        check_count("dimension", self.dimension)
+        check_count("rounds", self.rounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,8 @@ class AggregationPlan:
         participants: U2, clients whose shares were accepted.
         survivors: U3, clients whose masked input is in the sum.
         blamed: clients found to have sent a bad share.
-        survivors_agreed: whether the clients signed one survivor set, which a malicious server needs.
+        survivors_agreed: whether the clients signed one survivor set and checked k signatures on it. Protects against a
+            malicious server where 2 k > n + c as well (:attr:`withstands_malicious_server`).
         noise: noise inside the sum, or None.
 
     Raises:
@@ -110,10 +112,10 @@ class AggregationPlan:
 
     def __post_init__(self) -> None:
         for name in ("participants", "survivors", "blamed"):
-            object.__setattr__(self, name, frozenset(getattr(self, name)))
+            object.__setattr__(self, name, _client_numbers(name, getattr(self, name)))
         _check_threshold(self.num_clients, self.colluders, self.threshold)
-        known = frozenset(range(1, self.num_clients + 1))
-        if not self.survivors <= self.participants <= known or not self.blamed <= known:
+        highest = max(self.participants | self.blamed, default=1)
+        if not self.survivors <= self.participants or highest > self.num_clients:
             raise InvalidArgumentError(
                 f"clients are numbered 1 to {self.num_clients}, and survivors are participants; got participants "
                 f"{sorted(self.participants)}, survivors {sorted(self.survivors)}, blamed {sorted(self.blamed)}"
@@ -139,6 +141,11 @@ class AggregationPlan:
         return len(self.survivors) - self.colluders
 
     @property
+    def withstands_malicious_server(self) -> bool:
+        """Whether the survivors were agreed on and 2 k > n + c; the server must be semi-honest otherwise."""
+        return self.survivors_agreed and 2 * self.threshold > self.num_clients + self.colluders
+
+    @property
     def mu(self) -> float | None:
         """D / (sigma sqrt(honest survivors)) of one sum, or None without noise."""
         if self.noise is None:
@@ -160,10 +167,8 @@ def event_of(plan: AggregationPlan) -> ConcentratedEvent:
 
 def sum_excess(client_sigma: float, num_clients: int) -> float:
     """tau: by how much the sum of n discrete Gaussians may differ from one, per coordinate (Proposition 14)."""
-    if num_clients < 1 or not 0.5 <= client_sigma < math.inf:
-        raise InvalidArgumentError(
-            f"needs 1 or more clients and a sigma of at least 1/2, got {num_clients} and {client_sigma!r}"
-        )
+    check_count("num_clients", num_clients)
+    _check_sigma(client_sigma)
     return 10 * math.fsum(math.exp(-2 * (math.pi * client_sigma) ** 2 * k / (k + 1)) for k in range(1, num_clients))
 
 
@@ -210,8 +215,8 @@ def aggregation_guarantee(
 
 
 def _assumptions(plan: AggregationPlan) -> tuple[Assumption, ...]:
-    server = "malicious" if plan.survivors_agreed else "semi-honest"
-    shared = (
+    server = "malicious" if plan.withstands_malicious_server else "semi-honest"
+    shared: tuple[Assumption, ...] = (
         Assumption(f"The server is at worst {server} and colludes with at most {plan.colluders} clients."),
         Assumption(
             "Decisional Diffie-Hellman, authenticated encryption, the generator of the masks and the hash hold."
@@ -219,14 +224,19 @@ def _assumptions(plan: AggregationPlan) -> tuple[Assumption, ...]:
         Assumption("More shares are needed than there are colluders: k > c.", checked=True),
         Assumption("At least two clients in the sum do not collude.", checked=True),
     )
+    if plan.withstands_malicious_server:
+        shared += (
+            Assumption("No two survivor sets can have k signatures each: 2 k > n + c.", checked=True),
+            Assumption(
+                "Every honest client signed one survivor set, and gave no share before it saw k signatures on it."
+            ),
+        )
     if plan.noise is None:
         return shared
     return (
         *shared,
         Assumption("Every honest client adds its discrete Gaussian noise, and fresh noise for every sum."),
-        Assumption(
-            f"One {plan.noise.unit} moves the sum by at most {plan.noise.sensitivity:.6g} grid steps in L2 norm."
-        ),
+        Assumption(f"One {plan.noise.unit} moves the sum by at most {plan.noise.sensitivity} grid steps in L2 norm."),
     )
 
 
@@ -240,7 +250,7 @@ def _implementation(plan: AggregationPlan) -> dict[str, float | int | str | None
         "survivors_U3": _names(plan.survivors),
         "blamed": _names(plan.blamed),
         "clients_a_malicious_server_can_isolate": None
-        if plan.survivors_agreed
+        if plan.withstands_malicious_server
         else isolated_clients(plan.num_clients, plan.colluders, plan.threshold),
         "sum": "revealed exactly, DP of the sum: none" if noise is None else "revealed with noise inside",
         "mu_of_one_sum": plan.mu,
@@ -258,7 +268,8 @@ def _warnings(plan: AggregationPlan) -> tuple[str, ...]:
     warnings = []
     if plan.threshold * 2 <= plan.num_clients + plan.colluders:
         warnings.append(
-            "2 k <= n + c: a malicious server could collect both secrets of one client and unmask its input."
+            "2 k <= n + c: a malicious server could collect both secrets of one client and unmask its input"
+            + (", whether or not the clients signed one survivor set." if plan.survivors_agreed else ".")
         )
     elif not plan.survivors_agreed:
         warnings.append(
@@ -272,8 +283,24 @@ def _names(clients: frozenset[int]) -> str:
     return " ".join(str(client) for client in sorted(clients)) or "none"
 
 
+def _client_numbers(name: str, clients: object) -> frozenset[int]:
+    if not isinstance(clients, Iterable) or isinstance(clients, str):
+        raise InvalidArgumentError(f"{name} is a set of client numbers, got {clients!r}")
+    return frozenset(check_count(f"a client's number in {name}", client) for client in clients)
+
+
+def _check_sigma(client_sigma: float) -> None:
+    if check_positive("client_sigma", client_sigma) < 0.5:
+        raise InvalidArgumentError(
+            f"client_sigma must be at least half a step of the grid, got {client_sigma!r}: use a finer grid or more "
+            "noise"
+        )
+
+
 def _check_threshold(num_clients: int, colluders: int, threshold: int) -> None:
-    if not 0 <= colluders < threshold <= num_clients:
+    for name, value in (("num_clients", num_clients), ("colluders", colluders), ("threshold", threshold)):
+        check_count(name, value, low=0)
+    if not colluders < threshold <= num_clients:
         raise InvalidArgumentError(
             "needs 0 <= colluders (c) < threshold (k) <= num_clients (n), got "
             f"c = {colluders}, k = {threshold}, n = {num_clients}: with k <= c the colluders alone unmask every input"

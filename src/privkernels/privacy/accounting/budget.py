@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
+
+_LARGEST = sys.float_info.max  # an int may lie above it, and has no float then
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Comparison(NamedTuple):
 
 def check_epsilon(epsilon: float) -> float:
     """Return ``epsilon`` if it is positive and finite, else raise :class:`InvalidBudgetError`."""
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < math.inf:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon <= _LARGEST:
         raise InvalidBudgetError(f"epsilon must be a positive, finite number, got {epsilon!r}")
     return float(epsilon)
 
@@ -46,14 +49,14 @@ def check_delta(delta: float) -> float:
 
 def check_amount(name: str, value: float) -> float:
     """Return ``value`` if it is finite and not negative, else raise :class:`InvalidBudgetError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
         raise InvalidBudgetError(f"{name} must be finite and not negative, got {value!r}")
     return float(value)
 
 
 def check_positive(name: str, value: float) -> float:
     """Return ``value`` if it is finite and above 0, else raise :class:`InvalidArgumentError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
         raise InvalidArgumentError(f"{name} must be a positive, finite number, got {value!r}")
     return float(value)
 
@@ -62,4 +65,6 @@ def check_count(name: str, value: int, *, low: int = 1) -> int:
     """Return ``value`` if it is a whole number of at least ``low``, else raise :class:`InvalidArgumentError`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise InvalidArgumentError(f"{name} must be a whole number of {low} or more, got {value!r}")
+    if value > _MOST:
+        raise InvalidArgumentError(f"{name} must be below 2^63, got a number of {value.bit_length()} bits")
     return value
