@@ -200,6 +200,7 @@ def test_delta_pays_for_a_draw_or_a_round_that_costs_more_than_the_total():
         (("functional", "--hidden-units", 8, "--records", 9, "--epsilon", 9, "--noise-scale", 62.5), "up to the limit"),
         (("functional", "--hidden-units", 8, "--records", 99, "--epsilon", 1e14), "down to the limit"),
         (("gaussian", "--noise-std", 1e9, "--sensitivity", 1e-9, "--epsilon", 1, "--delta", 1e-5), "up to the limit"),
+        (("dp-pg", "--epsilon", 0.01, "--total", 1, "--unit", "parameter"), "up to the limit"),
         (("secprobe", "--participants", 30, "--selected", 1, "--records", 9, "--total", 1e30, "--rounds", 1),
          "up to the limit"),
     ],
