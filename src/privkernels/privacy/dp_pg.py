@@ -450,7 +450,7 @@ def _check_shape(num_members: int, num_parameters: int, grid_points: int, max_tr
     _check_members(num_members)
     if check_count("num_parameters", num_parameters, low=0) < 1:
         raise InvalidArgumentError("the members have no floating-point parameters to publish")
-    if not 2 <= check_count("grid_points", grid_points) <= 65536:
+    if not 2 <= check_count("grid_points", grid_points, low=0) <= 65536:
         raise InvalidArgumentError(f"grid_points must be 2 to 65536, got {grid_points}")
     if max_tries is not None:
         check_count("max_tries (None for no limit)", max_tries)

@@ -13,13 +13,13 @@ What holds, for FROZEN hidden features, replace-one:
   larger and smaller of h_p, h'_p. The linear part is at most (sum M + sum m) / 4, the quadratic ((sum M)^2 -
   (sum m)^2) / 16. Take sum M = b; the maximum over s = sum m is at s = 2. Attained by h = 1, y = 0 and h' with two
   ones, y' = 1.
-* L2, linear and upper triangle (with the diagonal) of the symmetric Q = sum h h^T / 16: D_2^2 = max_k (b + 3 k) / 16 +
-  (b (b + 1) - k (k + 1)) / 512 over k <= b. Proof: increasing in M, so M = 1, and convex in every m_p, so at a vertex.
-  Attained; the terms in k are (95 k - k^2) / 512, largest at 47 and 48 alike, so k = min(b, 47). Gaussian noise must be
-  drawn for the b (b + 1) / 2 entries of the triangle and mirrored. Independent noise on all b^2 entries releases each
-  pair p != q twice: D_2^2 = max_k (b + 3 k) / 16 + (b^2 - k^2) / 256, by the same proof, which is larger for b > 24, and
-  the stated epsilon would be too small. Laplace noise may be drawn for all b^2 entries, which D_1 counts, or for the
-  triangle.
+* L2, linear and upper triangle (with the diagonal) of the symmetric Q = sum h h^T / 16: D_2^2 = max_k (b + 3 k) / 16
+  + (b (b + 1) - k (k + 1)) / 512 over k <= b. Proof: increasing in M, so M = 1, and convex in every m_p, so at a
+  vertex. Attained; the terms in k are (95 k - k^2) / 512, largest at 47 and 48 alike, so k = min(b, 47). Gaussian
+  noise must be drawn for the b (b + 1) / 2 entries of the triangle and mirrored. Independent noise on all b^2 entries
+  releases each pair p != q twice: D_2^2 = max_k (b + 3 k) / 16 + (b^2 - k^2) / 256, by the same proof, which is
+  larger for b > 24, and the stated epsilon would be too small. Laplace noise may be drawn for all b^2 entries, which
+  D_1 counts, or for the triangle.
 * Noise added once to the whole data set's coefficients, which then serve all iterations and rounds: epsilon_2 for
   everything. Independent noise on each of an epoch's disjoint batches: epsilon_2 per epoch, E epochs compose.
 
