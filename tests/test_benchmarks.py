@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import accounting, timing
 from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
+from benchmarks.papers import privacy_tables
 
 
 def run_kde_em(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -214,3 +215,17 @@ def test_accounting_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["accounting", "--rounds", "1", "--largest", "10"])
     with pytest.raises(SystemExit, match="the results are wrong"):
         accounting.main()
+
+
+def test_privacy_tables_print_and_write_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tables.json"
+    monkeypatch.setattr(sys, "argv", ["privacy_tables", "--draws", "30000", "--json", str(file)])
+    privacy_tables.main()
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert all(row["caught"] == bool(row["bug"]) for row in result["audits"])
+    assert {row["parameters"] for row in result["composition"]} == set(privacy_tables.PARAMETERS)
+    assert all(row["proven"] <= row["zcdp"] * (1 + 1e-9) for row in result["composition"])
+    printed = capsys.readouterr().out
+    assert "the paper's sensitivity" in printed
