@@ -307,7 +307,7 @@ def test_bad_arguments():
         member_plan(draws=draws(1.0, "member", max_tries=2))
     with pytest.raises(TooFewMembersError):
         member_plan(draws=None, num_members=1)
-    with pytest.raises(InvalidArgumentError, match="noise_scale"):
+    with pytest.raises(InvalidArgumentError, match="noise_std"):
         member_plan(noise_std=0.0)
     with pytest.raises(InvalidArgumentError, match="radius"):
         lloyd_sensitivity_l1(1, 0.0, "replace-one")

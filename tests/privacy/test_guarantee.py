@@ -1,14 +1,19 @@
 """The guarantee as a value: what it refuses, how it reads, and that it survives JSON."""
 
 import json
+import math
+import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from privkernels.errors import CorruptFileError, InvalidArgumentError
 from privkernels.privacy import Assumption, Claim, Guarantee, Proof, Relation, Unit
+from privkernels.privacy.guarantee import round_up
 
 CLAIM = Claim(1.0, 0.0, "Some paper", "Eq. 1", "max")
 
@@ -117,3 +122,71 @@ def test_text_that_is_no_json():
 def test_is_frozen():
     with pytest.raises(AttributeError):
         guarantee().unit = Unit.MEMBER
+
+
+# Over drawn guarantees
+
+WORDS = st.text(max_size=30)
+REASON = WORDS.filter(bool)
+NUMBER = st.floats(0, 1e300) | st.floats(0, 60)
+PROBABILITY = st.floats(0, 1)
+TERMS = st.dictionaries(WORDS, st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | WORDS)
+PROOFS = st.builds(Proof, epsilon=NUMBER, delta=PROBABILITY, accountant=WORDS)
+
+
+@st.composite
+def guarantees(draw):
+    proof = draw(st.none() | PROOFS)
+    return Guarantee(
+        mechanism=draw(WORDS),
+        unit=draw(st.sampled_from(Unit)),
+        neighbouring=draw(WORDS),
+        claimed=draw(st.none() | st.builds(Claim, NUMBER, PROBABILITY, WORDS, WORDS, WORDS)),
+        proven=proof,
+        not_proven_because=draw(REASON) if proof is None else None,
+        assumptions=tuple(draw(st.lists(st.builds(Assumption, WORDS, st.sampled_from((True, None))), max_size=3))),
+        implementation=draw(TERMS),
+        warnings=tuple(draw(st.lists(WORDS, max_size=3))),
+        reproducible=draw(st.booleans()),
+        relation=draw(st.sampled_from(Relation)),
+    )
+
+
+@given(guarantees())
+def test_every_guarantee_survives_json_and_reads(value):
+    assert Guarantee.from_json(value.to_json()) == value
+    assert Guarantee.from_dict(json.loads(json.dumps(value.to_dict()))) == value
+    text = str(value)
+    assert f"Unit: {value.unit}." in text
+    for assumption in value.assumptions:
+        assert assumption.text in text
+    assert ("Proven: nothing" in text) or value.proven is not None
+
+
+def numbers_shown(summary):
+    """epsilon, delta and the factor of the sentence on what is proven."""
+    proven = summary[summary.rindex("Proven: epsilon") :]
+    pattern = r"epsilon = ([-+.e\d]+), delta = ([-+.e\d]+) .* at most (e\^)?([-+.e\d]+) times as likely"
+    epsilon, delta, is_power, factor = re.search(pattern, proven).groups()
+    return float(epsilon), float(delta), float(factor) if is_power else math.log(float(factor))
+
+
+@settings(max_examples=300)
+@given(NUMBER, PROBABILITY)
+def test_a_summary_never_shows_less_than_is_proven(epsilon, delta):
+    shown_epsilon, shown_delta, log_factor = numbers_shown(guarantee(proven=Proof(epsilon, delta, "x")).summary)
+    assert epsilon <= shown_epsilon <= epsilon * 1.0011
+    assert delta <= shown_delta <= delta * 1.0011
+    # The logarithm itself is rounded, in its last digits.
+    assert log_factor >= epsilon * (1 - 1e-15) - 1e-15
+    assert (
+        f"(up to {shown_delta:.4g} more in probability)" in guarantee(proven=Proof(epsilon, delta, "x")).summary
+    ) == (delta > 0)
+
+
+@given(st.floats(-1e300, 1e300).filter(lambda number: number == 0 or abs(number) > 1e-290), st.integers(1, 15))
+def test_round_up_is_an_upper_bound_with_few_digits(number, digits):
+    rounded = round_up(number, digits)
+    assert rounded >= number
+    assert float(f"{rounded:.{digits}g}") == rounded, "or printing it would round again"
+    assert rounded - number <= abs(number) * 10.0 ** (1 - digits) * (1 + 1e-9)

@@ -283,6 +283,9 @@ def test_the_excess_of_the_sum_vanishes_with_a_fine_grid():
     assert sum_excess(5.0, 100) < 1e-90
     assert sum_excess(0.5, 1) == 0
     assert sum_excess(0.5, 2) == pytest.approx(10 * math.exp(-(math.pi**2) / 4))
+    of_all = 10 * math.fsum(math.exp(-(math.pi**2) / 2 * k / (k + 1)) for k in range(1, 20_000))
+    assert of_all <= sum_excess(0.5, 20_000) <= of_all * (1 + 1e-3)
+    assert math.isfinite(sum_excess(0.5, 2**62)), "and in no time"
 
 
 def noise_plan(**changes):

@@ -45,14 +45,9 @@ def lrn_scalar_sensitivity(
     _check_normalization(clamp, alpha, beta, gamma)
     largest: float
     if beta > 0.5:
-        at = min(clamp, math.sqrt(gamma / (alpha * (2 * beta - 1))))
-        largest = at / (gamma + alpha * at**2) ** beta
+        largest = _normalized(min(clamp, math.sqrt(gamma / (alpha * (2 * beta - 1)))), alpha, beta, gamma)
     elif math.isfinite(clamp):
-        largest = (
-            clamp / (gamma + alpha * clamp**2) ** beta
-            if clamp <= 1
-            else clamp ** (1 - 2 * beta) / (gamma / clamp / clamp + alpha) ** beta  # the square may overflow
-        )
+        largest = _normalized(clamp, alpha, beta, gamma)
     elif beta == 0.5:
         largest = 1 / math.sqrt(alpha)
     else:
@@ -129,7 +124,7 @@ def zcdp_a_epsilon(noise_std: float, sensitivity: float, delta: float, *, decima
     """
     _check_noise(noise_std, sensitivity, delta)
     rho = sensitivity**2 / (2 * noise_std**2)
-    return rho + 2 * math.sqrt(rho * _log_inverse(delta, decimal_log))
+    return rho + 2 * math.sqrt(rho * _log_of_inverse(delta, decimal_log))
 
 
 def rdp_a_epsilon(
@@ -143,9 +138,9 @@ def rdp_a_epsilon(
         InvalidArgumentError: an order of 1 or less, or noise or sensitivity that is not positive.
     """
     _check_noise(noise_std, sensitivity, delta)
-    if not 1 < order < math.inf:
+    if not check_positive("a Renyi order", order) > 1:
         raise InvalidArgumentError(f"a Renyi order lies above 1 and is finite, got {order!r}")
-    return order * sensitivity**2 / (2 * noise_std**2) + _log_inverse(delta, decimal_log) / (order - 1)
+    return order * sensitivity**2 / (2 * noise_std**2) + _log_of_inverse(delta, decimal_log) / (order - 1)
 
 
 Curve = NDArray[np.float64]
@@ -200,8 +195,20 @@ def formula_curves(
     )
 
 
-def _log_inverse(delta: float, decimal: bool) -> float:
-    # Not the logarithm of 1 / delta, which overflows for the smallest floats.
+def _normalized(activation: float, alpha: float, beta: float, gamma: float) -> float:
+    """Eq. 4 for one channel that is alone in its window."""
+    try:
+        if activation <= 1:
+            return float(activation / (gamma + alpha * activation**2) ** beta)
+        # The same, without the square, which may overflow.
+        return float(activation ** (1 - 2 * beta) / (gamma / activation / activation + alpha) ** beta)
+    except (OverflowError, ZeroDivisionError):
+        raise InvalidArgumentError(
+            f"alpha {alpha:g}, beta {beta:g} and gamma {gamma:g} leave the range of float64: use smaller ones"
+        ) from None
+
+
+def _log_of_inverse(delta: float, decimal: bool) -> float:
     return -math.log10(delta) if decimal else -math.log(delta)
 
 

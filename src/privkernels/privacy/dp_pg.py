@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError, TooFewMembersError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
-from privkernels.privacy.accounting.budget import check_count, check_positive
+from privkernels.privacy.accounting.budget import LARGEST, check_amount, check_count, check_positive
 from privkernels.privacy.events import BoundedRangeEvent, Event
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
@@ -84,8 +84,7 @@ class DpPgPlan:
         delta: asked for; the paper's mode has none (0).
 
     Raises:
-        InvalidArgumentError: a unit that DP-PG cannot hide, or a number out of range.
-        TooFewMembersError: fewer than 2 members.
+        InvalidArgumentError, InvalidBudgetError, TooFewMembersError: a value out of range.
     """
 
     mode: str
@@ -101,16 +100,16 @@ class DpPgPlan:
     delta: float
 
     def __post_init__(self) -> None:
-        _check_unit(self.unit)
+        if self.mode not in ("paper", "proven"):
+            raise InvalidArgumentError(f"DP-PG's mode is 'paper' or 'proven', got {self.mode!r}")
+        object.__setattr__(self, "unit", _hidden_unit(self.unit))
         _check_shape(self.num_members, self.num_parameters, self.grid_points, self.max_tries)
         _check_window(self.window_ratio)
-        if not 1 <= self.overlap <= self.num_members:
-            raise InvalidArgumentError(
-                f"the overlap must be between 1 and {self.num_members} members, got {self.overlap}"
-            )
-        for name, value in (("epsilon_draw", self.epsilon_draw), ("multiplier", self.multiplier)):
-            if not value >= 0:
-                raise InvalidArgumentError(f"{name} must not be negative, got {value!r}")
+        _check_overlap(self.overlap, self.num_members)
+        check_amount("epsilon_draw", self.epsilon_draw, high=LARGEST)
+        check_amount("multiplier", self.multiplier, high=LARGEST)
+        if self.mode == "proven":
+            check_delta(self.delta)
 
     @property
     def swing(self) -> float:
@@ -185,14 +184,13 @@ def plan_proven_dp_pg(
         InvalidArgumentError: another unit, or a shape, overlap or number of tries that cannot be.
         InvalidBudgetError: the budget is not positive and finite, or below what rounding alone costs.
     """
-    unit = by_name(Unit, unit)
-    _check_unit(unit)
+    unit = _hidden_unit(unit)
     check_epsilon(epsilon)
     check_delta(delta)
     _check_shape(num_members, num_parameters, grid_points, max_tries)
     share = num_members if overlap is None else overlap
-    if unit is Unit.EXAMPLE and not 1 <= check_count("overlap", share, low=0) <= num_members:
-        raise InvalidArgumentError(f"the overlap must be between 1 and {num_members} members, got {share}")
+    if unit is Unit.EXAMPLE:
+        _check_overlap(share, num_members)
     per_unit = share if unit is Unit.EXAMPLE else 1
     sensitivity = kde_sensitivity(num_members, window_ratio)
 
@@ -428,16 +426,23 @@ def _warnings(plan: DpPgPlan, bound: Bound | None) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _check_unit(unit: Unit) -> None:
+def _check_members(num_members: int) -> None:
+    if check_count("num_members", num_members, low=0) < 2:
+        raise TooFewMembersError(f"a density estimate needs at least 2 members, got {num_members}: train or add more")
+
+
+def _hidden_unit(unit: Unit | str) -> Unit:
+    unit = by_name(Unit, unit)
     if unit not in _NEIGHBOURING:
         raise InvalidArgumentError(
             f"DP-PG hides one of {', '.join(_NEIGHBOURING)}, not {unit}: the members are all that it reads"
         )
+    return unit
 
 
-def _check_members(num_members: int) -> None:
-    if check_count("num_members", num_members, low=0) < 2:
-        raise TooFewMembersError(f"a density estimate needs at least 2 members, got {num_members}: train or add more")
+def _check_overlap(overlap: int, num_members: int) -> None:
+    if not 1 <= check_count("overlap", overlap, low=0) <= num_members:
+        raise InvalidArgumentError(f"the overlap must be between 1 and {num_members} members, got {overlap}")
 
 
 def _check_window(window_ratio: float) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy.accounting import check_epsilon
+from privkernels.privacy.accounting.budget import check_count
 from privkernels.privacy.dp_pg import PAPER as _DP_PG_PAPER
 from privkernels.privacy.dp_pg import DpPgPlan, dp_pg_guarantee
 from privkernels.privacy.dp_pg import event_of as _dp_pg_event
@@ -144,9 +145,9 @@ def _claim(plan: DpPgcPlan, drawn: Claim | None) -> Claim | None:
 
 
 def _check_bits(parameter_bits: int, residual_bits: int) -> None:
-    whole = all(isinstance(bits, int) and not isinstance(bits, bool) for bits in (parameter_bits, residual_bits))
-    if not whole or not 0 <= residual_bits <= parameter_bits or parameter_bits < 1:
+    check_count("parameter_bits (p_t)", parameter_bits)
+    if check_count("residual_bits (p_r)", residual_bits, low=0) > parameter_bits:
         raise InvalidArgumentError(
-            "bits are whole numbers with 0 <= residual_bits (p_r) <= parameter_bits (p_t) and p_t >= 1, got "
-            f"p_r = {residual_bits!r} and p_t = {parameter_bits!r}"
+            "truncation leaves at most all bits, residual_bits (p_r) <= parameter_bits (p_t): got p_r = "
+            f"{residual_bits} and p_t = {parameter_bits}"
         )

@@ -35,7 +35,7 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError, TooFewMembersError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
-from privkernels.privacy.accounting.budget import check_amount, check_count, check_positive
+from privkernels.privacy.accounting.budget import LARGEST, check_amount, check_count, check_positive
 from privkernels.privacy.dp_pg import PAPER as _DP_PG_PAPER
 from privkernels.privacy.dp_pg import DpPgPlan, paper_kde_sensitivity
 from privkernels.privacy.dp_pg import event_of as _dp_pg_event
@@ -94,7 +94,7 @@ def paper_dp_pgp_epsilon(
     if not cluster_epsilons:
         raise InvalidArgumentError("Eq. 8 needs the epsilon of at least one cluster: give cluster_epsilons")
     for epsilon in (centroid_epsilon, *cluster_epsilons, *draw_epsilons):
-        check_amount("an epsilon of Eq. 8", epsilon)
+        check_amount("an epsilon of Eq. 8", epsilon, high=LARGEST)
     return max(centroid_epsilon + max(cluster_epsilons), *draw_epsilons, 0.0)
 
 
@@ -141,7 +141,7 @@ class DpPgpPlan:
             if value is not None:
                 check_positive(name, value)
         for name in ("centroid_epsilon", "assignment_epsilon"):
-            check_amount(name, getattr(self, name))
+            check_amount(name, getattr(self, name), high=LARGEST)
         if self.draws is not None and self.draws.max_tries != 1:
             raise InvalidArgumentError("the quality loop of DP-PGP is not accounted for: plan its draws with one try")
 
@@ -249,6 +249,8 @@ def plan_member_dp_pgp(
     check_delta(delta)
     if check_count("num_members", num_members, low=0) < 2:
         raise TooFewMembersError(f"a mean of members needs at least 2 of them, got {num_members}")
+    for name, value in (("clip_norm", clip_norm), ("noise_std", noise_std)):
+        check_positive(name, value)
     allowed = {Unit.MEMBER: 1, Unit.EXAMPLE: num_members}  # the largest overlap of each unit
     if not check_count("overlap", overlap) <= allowed.get(unit, 0):
         raise InvalidArgumentError(

@@ -44,6 +44,7 @@ from privkernels.privacy.events import Event, GaussianEvent, LaplaceEvent, Relat
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
 PAPER = "Zhao et al. (SecProbe, functional mechanism)"
+_MOST_UNITS = 10**6
 
 
 class FunctionalMode(StrEnum):
@@ -97,15 +98,18 @@ def class_coefficient_sensitivity_l1(hidden_units: int, num_classes: int) -> flo
         InvalidArgumentError: no hidden unit, or fewer than two classes.
     """
     b = _check_units(hidden_units)
-    if check_count("num_classes", num_classes) < 2:
-        raise InvalidArgumentError(f"a classifier has 2 or more classes, got {num_classes}")
+    _check_classes(num_classes)
     return (b + 2 * num_classes) ** 2 / 8 if b >= 2 * num_classes else float(num_classes * b)
 
 
 def paper_coefficient_sensitivity(hidden_units: int, num_classes: int | None = None) -> float:
-    """b / 2 + b^2 / 8 (Lemma 3), or M (b + b^2 / 4) for M classes (Lemma 4): valid, and loose."""
+    """b / 2 + b^2 / 8 (Lemma 3), or M (b + b^2 / 4) for M classes (Lemma 4): valid, and loose.
+
+    Raises:
+        InvalidArgumentError: no hidden unit, or fewer than two classes.
+    """
     b = _check_units(hidden_units)
-    return b / 2 + b**2 / 8 if num_classes is None else num_classes * (b + b**2 / 4)
+    return b / 2 + b**2 / 8 if num_classes is None else _check_classes(num_classes) * (b + b**2 / 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +319,15 @@ def _warnings(plan: FunctionalPlan) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def _check_classes(num_classes: int) -> int:
+    if check_count("num_classes", num_classes) < 2:
+        raise InvalidArgumentError(f"a classifier has 2 or more classes, got {num_classes}")
+    return num_classes
+
+
 def _check_units(hidden_units: int) -> int:
-    if isinstance(hidden_units, bool) or not isinstance(hidden_units, int) or hidden_units < 1:
-        raise InvalidArgumentError(f"hidden_units (b) is a whole number of 1 or more, got {hidden_units!r}")
+    if check_count("hidden_units (b)", hidden_units) > _MOST_UNITS:
+        raise InvalidArgumentError(
+            f"hidden_units (b) is at most {_MOST_UNITS}, got {hidden_units}: b^2 coefficients would not fit into memory"
+        )
     return hidden_units

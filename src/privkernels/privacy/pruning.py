@@ -44,7 +44,7 @@ def total_variation_bounds(jensen_shannon: float) -> tuple[float, float]:
     Raises:
         InvalidArgumentError: not within [0, ln 2].
     """
-    if not 0 <= jensen_shannon <= math.log(2) * (1 + 1e-12):
+    if not _is_number(jensen_shannon) or not 0 <= jensen_shannon <= math.log(2) * (1 + 1e-12):
         raise InvalidArgumentError(f"a Jensen-Shannon divergence lies in [0, ln 2] nats, got {jensen_shannon!r}")
     if jensen_shannon >= math.log(2):
         return 1.0, 1.0
@@ -66,7 +66,7 @@ def jensen_shannon_from_gain(gain: float) -> float:
     Raises:
         InvalidArgumentError: a gain above 0 or NaN; it is a mean of logarithms of probabilities.
     """
-    if not gain <= 0:
+    if not _is_number(gain) or not gain <= 0:
         raise InvalidArgumentError(f"a gain is a sum of mean log probabilities, so 0 or less, got {gain!r}")
     return max(0.0, (gain + math.log(4)) / 2)
 
@@ -79,7 +79,7 @@ def jensen_shannon_from_accuracy(accuracy: float) -> float:
     Raises:
         InvalidArgumentError: not within [0, 1].
     """
-    if not 0 <= accuracy <= 1:
+    if not _is_number(accuracy) or not 0 <= accuracy <= 1:
         raise InvalidArgumentError(f"an accuracy lies in [0, 1], got {accuracy!r}")
     return math.log(2) - _binary_entropy(1 - accuracy) if accuracy > 0.5 else 0.0
 
@@ -92,7 +92,7 @@ def private_attack_accuracy(epsilon: float, delta: float = 0.0) -> float:
         InvalidArgumentError: delta is not within [0, 1].
     """
     check_epsilon(epsilon)
-    if not 0 <= delta <= 1:
+    if not _is_number(delta) or not 0 <= delta <= 1:
         raise InvalidArgumentError(f"delta lies in [0, 1], got {delta!r}")
     odds = math.exp(-epsilon)
     return (1 + delta * odds) / (1 + odds)
@@ -250,6 +250,10 @@ def net_pruning_guarantee(
 
 def _binary_entropy(p: float) -> float:
     return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_share(kept: float) -> None:

@@ -33,7 +33,7 @@ from enum import StrEnum
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy._names import by_name
 from privkernels.privacy.accounting import Bound, check_delta, check_epsilon, compose
-from privkernels.privacy.accounting.budget import check_count
+from privkernels.privacy.accounting.budget import LARGEST, SMALLEST, check_count
 from privkernels.privacy.events import BoundedRangeEvent, Relation
 from privkernels.privacy.guarantee import Assumption, Claim, Guarantee, Proof, Unit, round_up
 
@@ -81,9 +81,10 @@ def regression_term(prediction: float, target: float) -> float:
     """1 - |min(z, 3 y) - y| / y, the term of Eq. 6 with min for the printed max; in [-1, 1].
 
     Raises:
-        InvalidArgumentError: z < 0 or y <= 0, for which it has no lower bound, or NaN.
+        InvalidArgumentError: z < 0 or y <= 0, for which it has no lower bound, or one that is not finite.
     """
-    if not prediction >= 0 or not 0 < target < math.inf:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (prediction, target))
+    if not numbers or not 0 <= prediction <= LARGEST or not SMALLEST <= target <= LARGEST:
         raise InvalidArgumentError(
             f"needs a prediction of 0 or more and a positive, finite target, got {prediction!r} and {target!r}: clip "
             "predictions to [0, 3 y] and targets to a public floor"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
 
-_LARGEST = sys.float_info.max  # an int may lie above it, and has no float then
+# Beyond these no setting has a meaning, and the square of a quotient of two would leave the range of float64.
+SMALLEST, LARGEST = 1e-50, 1e50
 _MOST = 2**63 - 1
 
 
@@ -34,9 +35,9 @@ class Comparison(NamedTuple):
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Return ``epsilon`` if it is positive and finite, else raise :class:`InvalidBudgetError`."""
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon <= _LARGEST:
-        raise InvalidBudgetError(f"epsilon must be a positive, finite number, got {epsilon!r}")
+    """Return ``epsilon`` if it is positive and at most 1e50, else raise :class:`InvalidBudgetError`."""
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon <= LARGEST:
+        raise InvalidBudgetError(f"epsilon must be a positive, finite number of at most {LARGEST:g}, got {epsilon!r}")
     return float(epsilon)
 
 
@@ -47,17 +48,19 @@ def check_delta(delta: float) -> float:
     return float(delta)
 
 
-def check_amount(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and not negative, else raise :class:`InvalidBudgetError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
-        raise InvalidBudgetError(f"{name} must be finite and not negative, got {value!r}")
+def check_amount(name: str, value: float, *, high: float = sys.float_info.max) -> float:
+    """Return ``value`` if it lies in [0, ``high``], else raise :class:`InvalidBudgetError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+        raise InvalidBudgetError(f"{name} must be finite and not negative (at most {high:.4g}), got {value!r}")
     return float(value)
 
 
 def check_positive(name: str, value: float) -> float:
-    """Return ``value`` if it is finite and above 0, else raise :class:`InvalidArgumentError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
-        raise InvalidArgumentError(f"{name} must be a positive, finite number, got {value!r}")
+    """Return ``value`` if it lies in [1e-50, 1e50], else raise :class:`InvalidArgumentError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not SMALLEST <= value <= LARGEST:
+        raise InvalidArgumentError(
+            f"{name} must be a positive, finite number ({SMALLEST:g} to {LARGEST:g}), got {value!r}"
+        )
     return float(value)
 
 
