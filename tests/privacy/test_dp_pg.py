@@ -210,8 +210,9 @@ def test_seeded_noise_and_private_validation_leave_no_proof(flag, words):
 
 def test_numbers_in_reasons_and_warnings_are_rounded_up():
     nearest_is_below = 0
-    for epsilon in (11.00049, 12.34449, 17.77749, 19.5):
-        plan = proven(epsilon, num_parameters=10)
+    one = proven(10.0, num_parameters=1)
+    for factor in (1.234321, 1.4142136, 1.7320508, 1.6180339):
+        plan = replace(one, multiplier=factor * one.multiplier)
         bound = bound_of(plan).epsilon
         seeded = dp_pg_guarantee(plan, **SOURCES, reproducible=True).not_proven_because
         held = float(seeded.split("secret key, epsilon = ")[1].split()[0])

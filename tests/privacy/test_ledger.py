@@ -6,8 +6,6 @@ import math
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -224,31 +222,31 @@ def test_no_room_records_nothing(ledger, monkeypatch):
     assert len(Ledger(ledger.path).entries) == 2
 
 
-_CHARGE = """
-import sys
-from privkernels.privacy import BoundedRangeEvent, Unit
-from privkernels.privacy.ledger import Ledger
-from privkernels.randomness import Key
-ledger, key = Ledger(sys.argv[1]), Key.generate()
-for i in range(10**6):
-    ledger.charge("a", {Unit.EXAMPLE: BoundedRangeEvent(eta=0.1)}, key=key, label=str(i))
-    print(i, flush=True)  # stands for the draw
-"""
+def _charge_and_draw(path, pipe):
+    ledger, key = Ledger(path), Key.generate()
+    for i in range(10**6):
+        ledger.charge("a", {Unit.EXAMPLE: BoundedRangeEvent(eta=0.1)}, key=key, label=str(i))
+        os.write(pipe, b".")  # stands for the draw
 
 
 def test_what_was_drawn_before_a_kill_is_in_the_ledger(tmp_path):
     """Killed while it charges and draws: every draw that happened was paid, at most one that did not."""
     path = tmp_path / "ledger"
+    context = multiprocessing.get_context("fork")
     for attempt in range(3):
         before = len(Ledger(path).entries)
-        with subprocess.Popen([sys.executable, "-c", _CHARGE, str(path)], stdout=subprocess.PIPE) as process:
-            for _ in range(20 + attempt):
-                process.stdout.readline()
-            process.send_signal(signal.SIGKILL)
-            rest = process.stdout.read()
-        drawn = 20 + attempt + rest.count(b"\n")
+        draws, pipe = os.pipe()
+        process = context.Process(target=_charge_and_draw, args=(path, pipe))
+        process.start()
+        os.close(pipe)
+        drawn = sum(len(os.read(draws, 1)) for _ in range(20 + attempt))
+        process.kill()
+        process.join()
+        with os.fdopen(draws, "rb") as rest:
+            drawn += len(rest.read())
+        assert process.exitcode == -signal.SIGKILL
         paid = len(Ledger(path).entries) - before
-        assert drawn <= paid <= drawn + 1
+        assert 20 + attempt <= drawn <= paid <= drawn + 1
 
 
 def _many(path, name, count):
