@@ -74,7 +74,9 @@ def test_the_group_of_approximate_dp_is_attained_by_the_worst_chain():
 def test_total_variation_grows_with_the_group():
     assert GaussianEvent(mu=0.5, total_variation=1e-9).scaled(3).total_variation == pytest.approx(3e-9)
     assert GaussianEvent(mu=0.5, total_variation=0.5).scaled(3).total_variation == 1
-    assert ApproximateEvent(epsilon=0.5, delta=0.0, total_variation=1e-9).scaled(3).total_variation == pytest.approx(3e-9)
+    assert ApproximateEvent(epsilon=0.5, delta=0.0, total_variation=1e-9).scaled(3).total_variation == pytest.approx(
+        3e-9
+    )
 
 
 def test_a_replacement_is_a_removal_and_an_addition():
