@@ -91,7 +91,7 @@ def test_never_above_any_single_argument(events, delta):
     assert 0 <= bound.epsilon < math.inf
     assert bound.delta in (0.0, delta)
     pure = [e.count * getattr(e, "epsilon", getattr(e, "eta", math.inf)) for e in events]
-    assert bound.epsilon <= math.fsum(pure)
+    assert bound.epsilon <= math.fsum(pure) * (1 + 1e-15)
     squares = {GaussianEvent: 0.5, LaplaceEvent: 0.5, PureEvent: 0.5, BoundedRangeEvent: 0.125}
     rho = math.fsum(
         e.count * (e.rho if isinstance(e, ConcentratedEvent) else squares[type(e)] * _size(e) ** 2) for e in events

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special, stats
 
 from privkernels.privacy.accounting.budget import check_amount, check_count, check_delta
-from privkernels.privacy.accounting.renyi import SLACK, Array
+from privkernels.privacy.accounting.renyi import SLACK, SMALLEST, Array, half_square
 
 # Taylor coefficients of s at z^2, z^4, ...: B_2n / (2n (2n)!).
 _SERIES = [
@@ -37,7 +37,7 @@ def bounded_range_rho(eta: float) -> float:
         value = math.fsum((2 * n + 1) * c * eta ** (2 * n) for n, c in enumerate(_SERIES, start=1))
     else:
         value = eta / 2 + math.log1p(-math.exp(-eta)) - math.log(eta) + (eta / 2) / math.tanh(eta / 2) - 1
-    return min(value * (1 + SLACK), eta * eta / 8)
+    return min(value * (1 + SLACK) + SMALLEST, half_square(eta / 2)) if eta > 0 else 0.0
 
 
 def bounded_range_renyi(eta: float, excess: Array) -> Array:
@@ -55,7 +55,7 @@ def bounded_range_renyi(eta: float, excess: Array) -> Array:
         second = _difference(np.full(excess.shape, eta), excess * eta) / excess
         # alpha s(a) - s(b) = (alpha - 1) s(a) + [s(a) - s(b)], so D = [s(a) - s(a - eta)] + [s(a) - s(eta)] / excess.
         exact = np.where(small, exact, first + second)
-    return np.minimum(exact * (1 + 2 * SLACK), np.minimum(alpha * (eta * eta / 8) * (1 + 1e-15), eta))
+    return np.minimum(exact * (1 + 2 * SLACK) + SMALLEST, np.minimum(alpha * half_square(eta / 2) * (1 + 1e-15), eta))
 
 
 def bounded_range_delta(eta: float, epsilon: float) -> float:
@@ -66,7 +66,8 @@ def bounded_range_delta(eta: float, epsilon: float) -> float:
     eta, epsilon = check_amount("eta", eta), check_amount("epsilon", epsilon)
     if epsilon >= eta:
         return 0.0
-    return math.expm1((epsilon - eta) / 2) ** 2 / -math.expm1(-eta)
+    root = -math.expm1((epsilon - eta) / 2)
+    return root * (root / -math.expm1(-eta))  # in this order nothing underflows at epsilon = 0
 
 
 def bounded_range_epsilon(eta: float, delta: float) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
@@ -15,7 +18,10 @@ _MOST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Bound:
-    """epsilon and delta, and the argument that gives them."""
+    """epsilon and delta, and the argument that gives them.
+
+    An infinite epsilon states nothing; ``accountant`` then says why nothing is known.
+    """
 
     epsilon: float
     delta: float
@@ -71,3 +77,23 @@ def check_count(name: str, value: int, *, low: int = 1) -> int:
     if value > _MOST:
         raise InvalidArgumentError(f"{name} must be below 2^63, got a number of {value.bit_length()} bits")
     return value
+
+
+def sum_up(terms: Iterable[tuple[int, float]]) -> float:
+    """Sum of count times value (finite, 0 or more), rounded up; infinite above the largest float."""
+    exact = sum((Fraction(count) * Fraction(value) for count, value in terms), Fraction(0))
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        return math.inf
+    return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)
+
+
+def variation_cost(epsilon: float, total_variation: float) -> float:
+    """(1 + e^epsilon) total_variation, at most 1: what Statement 13 of docs/accounting.md adds to delta, rounded up."""
+    if total_variation == 0:
+        return 0.0
+    if epsilon < 700:
+        return min(1.0, (1 + math.exp(epsilon)) * total_variation * (1 + 1e-15) + 5e-324)
+    exponent = epsilon + math.log(total_variation)  # an error of 10^-13 at most where e^exponent is below 1
+    return 1.0 if exponent >= 0 else min(1.0, (total_variation + math.exp(exponent)) * (1 + 1e-12))

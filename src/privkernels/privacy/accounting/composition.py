@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from privkernels.privacy.accounting.bounded_range import (
     bounded_range_epsilon,
     bounded_range_renyi,
 )
+from privkernels.privacy.accounting.budget import sum_up
 from privkernels.privacy.accounting.concentrated import zcdp_to_epsilon
 from privkernels.privacy.accounting.gaussian import compose_mu, gaussian_delta, gaussian_epsilon
 from privkernels.privacy.accounting.laplace import (
@@ -27,7 +29,8 @@ from privkernels.privacy.accounting.laplace import (
     pure_epsilon,
     pure_renyi,
 )
-from privkernels.privacy.accounting.renyi import Array, renyi_to_delta, renyi_to_epsilon
+from privkernels.privacy.accounting.renyi import SMALLEST, Array, half_square, renyi_to_delta, renyi_to_epsilon
+from privkernels.privacy.accounting.sampled_gaussian import sampled_gaussian_renyi
 from privkernels.privacy.events import (
     ApproximateEvent,
     BoundedRangeEvent,
@@ -39,10 +42,6 @@ from privkernels.privacy.events import (
     Relation,
     SampledGaussianEvent,
 )
-
-# Orders at which dp-accounting is asked for the Rényi divergence of a sampled Gaussian, as alpha - 1.
-_SAMPLED_EXCESSES = np.concatenate([np.linspace(0.05, 1, 20), np.arange(1.1, 11, 0.1), np.arange(11, 64, 1),
-                                    np.array([79.0, 99, 127, 191, 255, 383, 511])])  # fmt: skip
 
 # At which zCDP is turned into a dominating pair when delta is what is asked for.
 _SMALL_DELTA = 1e-9
@@ -69,8 +68,21 @@ class Composition:
 
     @cached_property
     def pure(self) -> float:
-        """Sum of the pure epsilons (basic composition), infinite if some event has none."""
-        return math.fsum(e.count * _pure(e) for e in self.events)
+        """Sum of the pure epsilons (basic composition), rounded up; infinite if some event has none."""
+        each = [(e.count, _pure(e)) for e in self.events]
+        return math.inf if any(math.isinf(epsilon) for _, epsilon in each) else sum_up(each)
+
+    @property
+    def why_no_bound(self) -> str:
+        """What to say where no epsilon is known."""
+        if self.has_renyi:
+            return "no bound: epsilon would be above the largest float"
+        return (
+            "no bound: a sampled Gaussian with replace-one neighbours is composed by privacy loss distributions only, "
+            f"for up to {loss_distribution.MOST_OPERATIONS:g} operations, losses of each below "
+            f"{loss_distribution.LARGEST_LOSS:g} and delta well above what their numerics may lose "
+            f"(here {loss_distribution.numerical_error(self.events):.2g})"
+        )
 
     def epsilons(self, delta: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid epsilon at ``delta``, with the name of its argument."""
@@ -81,29 +93,29 @@ class Composition:
             yield self._exact.epsilon(delta), self._exact.name
             return
         if self.has_renyi:
-            epsilon, order = renyi_to_epsilon(self.renyi, delta, self.orders)
+            epsilon, order = renyi_to_epsilon(self.renyi, delta)
             yield epsilon, self._name_of(order)
-        if numerical or not self.has_renyi:
-            ideal, left = self._dominating_pairs(delta)
-            loss = loss_distribution.composed_loss(ideal, self._spread(left))
-            yield loss_distribution.loss_to_epsilon(loss, left), "privacy loss distributions"
+        if (numerical or not self.has_renyi) and delta > 10 * loss_distribution.numerical_error(self.events):
+            loss, left = self._loss(delta)
+            if loss is not None:
+                yield loss.epsilon(left), self._name_of_losses
 
     def deltas(self, epsilon: float, numerical: bool) -> Iterator[tuple[float, str]]:
         """Every valid delta of the ideal mechanisms at ``epsilon``, with the name of its argument."""
-        yield (0.0 if self.pure <= epsilon else 1.0), "basic composition"
-        if not self.events:
+        if self.pure <= epsilon:
+            yield 0.0, "basic composition"
             return
+        yield 1.0, "no bound below 1 is known"
         if self._exact is not None:
-            yield self._exact.delta(epsilon) * (1 + 1e-10), self._exact.name
+            yield min(1.0, self._exact.delta(epsilon) * (1 + self._exact.slack)), self._exact.name
             return
         if self.has_renyi:
-            log_delta, order = renyi_to_delta(self.renyi, epsilon, self.orders)
+            log_delta, order = renyi_to_delta(self.renyi, epsilon)
             yield math.exp(log_delta), self._name_of(order)
         if numerical or not self.has_renyi:
-            ideal, left = self._dominating_pairs(_SMALL_DELTA)
-            loss = loss_distribution.composed_loss(ideal, self._spread(left))
-            delta = loss_distribution.loss_to_delta(loss, epsilon) + (_SMALL_DELTA - left)
-            yield delta, "privacy loss distributions"
+            loss, left = self._loss(_SMALL_DELTA)
+            if loss is not None:
+                yield min(1.0, loss.delta(epsilon) + (_SMALL_DELTA - left)), self._name_of_losses
 
     @cached_property
     def _exact(self) -> _Exact | None:
@@ -132,49 +144,53 @@ class Composition:
         return total
 
     @cached_property
-    def orders(self) -> Array | None:
-        """The values of alpha - 1 at which :meth:`renyi` may be asked; None for any."""
-        sampled = any(isinstance(e, SampledGaussianEvent) for e in self.events)
-        return _SAMPLED_EXCESSES if sampled else None
-
-    @cached_property
     def _curves(self) -> list[tuple[Event, Callable[[Array], Array]]]:
         return [(event, _curve(event)) for event in self.events]
 
-    def _dominating_pairs(self, delta: float) -> tuple[list[Event], float]:
-        """Events with dominating pairs, and what is left of ``delta``: zCDP alone has none, so a tenth of it pays."""
+    @property
+    def _name_of_losses(self) -> str:
+        name = "privacy loss distributions"
+        return name if self.has_renyi else f"{name} (dp-accounting's pair for sampling with replace-one neighbours)"
+
+    def _loss(self, delta: float) -> tuple[loss_distribution.ComposedLoss | None, float]:
+        """The losses of all events together, if they can be composed, and what is left of ``delta``.
+
+        zCDP alone has no dominating pair: all of it together is one (epsilon, delta / 10)-DP interactive mechanism,
+        which may be interleaved with the others (docs/accounting.md, Statement 2).
+        """
         ideal: list[Event] = []
-        concentrated = [e for e in self.events if isinstance(e, ConcentratedEvent)]
         for event in self.events:
             if isinstance(event, ApproximateEvent):
                 ideal.append(PureEvent(epsilon=event.epsilon, count=event.count, relation=event.relation))
             elif not isinstance(event, ConcentratedEvent):
                 ideal.append(event)
-        if concentrated:
-            rho = math.fsum(e.count * e.rho for e in concentrated)
-            ideal.append(PureEvent(epsilon=zcdp_to_epsilon(rho, delta / 10), relation=concentrated[0].relation))
+        rho = sum_up((e.count, e.rho) for e in self.events if isinstance(e, ConcentratedEvent))
+        if rho > 0:
+            epsilon = zcdp_to_epsilon(rho, delta / 10) if math.isfinite(rho) else math.inf
+            if math.isinf(epsilon):
+                return None, delta
+            ideal.append(PureEvent(epsilon=epsilon, relation=self.events[0].relation))
             delta = delta * 0.9
-        return ideal, delta
-
-    def _spread(self, delta: float) -> float:
-        """About how far the losses reach; only the grid of the numerical composition depends on it."""
-        if self.has_renyi:
-            return renyi_to_epsilon(self.renyi, delta, self.orders).value
-        return 10.0
+        # About how far the losses reach; only the grid depends on it.
+        spread = renyi_to_epsilon(replace(self, events=tuple(map(_with_renyi, self.events))).renyi, delta).value
+        return loss_distribution.composed_loss(ideal, spread), delta
 
 
 class _Exact(NamedTuple):
-    """delta as a function of epsilon for one operation, its inverse, and its name."""
+    """delta as a function of epsilon for one operation, its inverse, its name, and the part that delta may lose."""
 
     delta: Callable[[float], float]
     epsilon: Callable[[float], float]
     name: str
+    slack: float = 1e-10
 
 
 def _exact_curve(event: Event) -> _Exact | None:
     if isinstance(event, GaussianEvent):
         name = f"exact Gaussian curve, mu = {event.mu:.4g}"
-        return _Exact(partial(gaussian_delta, event.mu), partial(gaussian_epsilon, event.mu), name)
+        # epsilon / mu - mu / 2 loses digits in proportion to mu, and ln delta moves by at most 40 times what it loses.
+        slack = 1e-10 + 1e-14 * event.mu
+        return _Exact(partial(gaussian_delta, event.mu), partial(gaussian_epsilon, event.mu), name, slack)
     if isinstance(event, BoundedRangeEvent):
         name = "exact curve of bounded range, one draw"
         return _Exact(partial(bounded_range_delta, event.eta), partial(bounded_range_epsilon, event.eta), name)
@@ -182,7 +198,9 @@ def _exact_curve(event: Event) -> _Exact | None:
         name = "exact Laplace curve, one use"
         return _Exact(partial(laplace_delta, event.epsilon), partial(laplace_epsilon, event.epsilon), name)
     if isinstance(event, PureEvent | ApproximateEvent):
-        name = "exact curve of randomised response, one use"
+        # Exact for what is only known to be epsilon-DP; one of several bounds that hold for an approximate event.
+        exact = "exact curve" if isinstance(event, PureEvent) else "curve"
+        name = f"{exact} of randomised response, one use"
         return _Exact(partial(pure_delta, event.epsilon), partial(pure_epsilon, event.epsilon), name)
     return None
 
@@ -193,15 +211,24 @@ def _merged(events: Sequence[Event]) -> Iterator[Event]:
     counts: dict[Event, int] = {}
     for event in events:
         if isinstance(event, GaussianEvent):
-            mus.append(event.mu * math.sqrt(event.count))
+            # Where this is above the largest float, so is epsilon, as long as its square is.
+            mus.append(min(event.mu * math.sqrt(event.count), sys.float_info.max))
         elif not _costs_nothing(event):
             ideal = replace(event, count=1, total_variation=0.0)
             counts[ideal] = counts.get(ideal, 0) + event.count
     mu = compose_mu(mus)
     if mu > 0:
-        yield GaussianEvent(mu=mu * (1 + 1e-15), relation=events[0].relation)
+        yield GaussianEvent(mu=min(mu * (1 + 1e-15), sys.float_info.max), relation=events[0].relation)
     for ideal, count in counts.items():
         yield replace(ideal, count=count)
+
+
+def _with_renyi(event: Event) -> Event:
+    """The event, or for a sampled Gaussian of replace-one neighbours one that is about as large: no bound."""
+    if isinstance(event, SampledGaussianEvent) and event.relation is Relation.REPLACE_ONE:
+        noise = max(event.noise_multiplier / 2, SMALLEST)
+        return replace(event, noise_multiplier=noise, relation=Relation.ADD_OR_REMOVE_ONE)
+    return event
 
 
 def _costs_nothing(event: Event) -> bool:
@@ -217,7 +244,7 @@ def _pure(event: Event) -> float:
 
 
 def _rho(event: Event) -> float:
-    return event.mu**2 / 2 if isinstance(event, GaussianEvent) else getattr(event, "rho", math.inf)
+    return half_square(event.mu) if isinstance(event, GaussianEvent) else getattr(event, "rho", math.inf)
 
 
 def _curve(event: Event) -> Callable[[Array], Array]:
@@ -232,6 +259,7 @@ def _curve(event: Event) -> Callable[[Array], Array]:
     if isinstance(event, PureEvent | ApproximateEvent):
         return lambda excess: pure_renyi(event.epsilon, excess)
     if isinstance(event, SampledGaussianEvent):
-        known = loss_distribution.sampled_gaussian_renyi(event, _SAMPLED_EXCESSES)
-        return lambda excess: known  # Composition.orders says that it is asked for these only
+        if event.relation is not Relation.ADD_OR_REMOVE_ONE:
+            raise InvalidArgumentError("the Rényi divergence of a sampled Gaussian is known for add-or-remove only")
+        return lambda excess: sampled_gaussian_renyi(event.rate, event.noise_multiplier, excess)
     raise InvalidArgumentError(f"no accountant for an event of kind {event.kind!r}")

@@ -7,6 +7,7 @@ import math
 from privkernels.privacy.accounting.budget import Comparison, check_amount, check_delta, check_epsilon
 from privkernels.privacy.accounting.renyi import (
     SLACK,
+    SMALLEST,
     epsilon_over_divergence,
     least_over_orders,
     renyi_to_delta,
@@ -32,13 +33,15 @@ def zcdp_to_epsilon(rho: float, delta: float) -> float:
 def zcdp_to_delta(rho: float, epsilon: float) -> float:
     """Smallest delta that rho-zCDP gives at ``epsilon`` (0 or more); the same proposition solved for delta.
 
+    Above 0 for every ``rho`` above 0: at least the smallest float.
+
     Raises:
         InvalidBudgetError: ``rho`` or ``epsilon`` is negative or not finite.
     """
     rho, epsilon = check_amount("rho", rho), check_amount("epsilon", epsilon)
     if rho == 0:
         return 0.0
-    return math.exp(renyi_to_delta(lambda excess: rho * (1 + excess), epsilon).value)
+    return max(math.exp(renyi_to_delta(lambda excess: rho * (1 + excess), epsilon).value), SMALLEST)
 
 
 def epsilon_to_zcdp(epsilon: float, delta: float) -> float:

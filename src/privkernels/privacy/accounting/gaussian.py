@@ -69,7 +69,7 @@ def gaussian_log_delta(mu: float, epsilon: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """The least epsilon at ``delta``, rounded up.
+    """The least epsilon at ``delta``, rounded up; infinite where mu^2 / 2 is above the largest float.
 
     Raises:
         InvalidBudgetError: ``mu`` is negative or not finite, or ``delta`` is not in (0, 1).
@@ -79,6 +79,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     # delta(eps) <= Phi(mu/2 - eps/mu), so the epsilon at which that is delta is enough.
     high = max(mu * mu / 2 - mu * float(special.ndtri_exp(target)), 1e-300)
+    if high == math.inf:
+        return math.inf
     if gaussian_log_delta(mu, high) > target:  # by rounding only
         high *= 1 + 1e-9
     epsilon = float(brentq(lambda e: gaussian_log_delta(mu, e) - target, 0.0, high, xtol=1e-300, rtol=1e-14))

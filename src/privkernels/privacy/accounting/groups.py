@@ -32,4 +32,8 @@ def inclusion_quantile(members: int, rate: float, delta: float) -> int:
     provided that the subsets are secret and drawn independently of what the records hold.
     """
     check_delta(delta)
-    return next(s for s in range(members + 1) if inclusion_tail(members, rate, s) <= delta)
+    low, high = -1, check_count("members", members)  # the tail is above delta at low (or low is -1), and 0 at members
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if inclusion_tail(members, rate, middle) <= delta else (middle, high)
+    return high

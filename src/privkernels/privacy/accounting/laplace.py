@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from privkernels.privacy.accounting.budget import check_amount, check_count, check_delta, check_positive
-from privkernels.privacy.accounting.renyi import SLACK, Array
+from privkernels.privacy.accounting.renyi import SLACK, SMALLEST, Array, half_square
 
 
 def laplace_delta(epsilon: float, at: float) -> float:
@@ -31,11 +31,13 @@ def laplace_epsilon(epsilon: float, delta: float) -> float:
 def laplace_rho(epsilon: float) -> float:
     """epsilon + e^-epsilon - 1: the least rho for which the Laplace pair is rho-zCDP (Theorem 8)."""
     epsilon = check_amount("epsilon", epsilon)
+    if epsilon == 0:
+        return 0.0
     if epsilon < 0.1:
-        value = epsilon**2 * math.fsum((-epsilon) ** n / math.factorial(n + 2) for n in range(12))
+        value = epsilon * epsilon * math.fsum((-epsilon) ** n / math.factorial(n + 2) for n in range(12))
     else:
         value = epsilon + math.expm1(-epsilon)
-    return min(value * (1 + SLACK), epsilon**2 / 2)
+    return min(value * (1 + SLACK) + SMALLEST, half_square(epsilon))
 
 
 def laplace_renyi(epsilon: float, excess: Array) -> Array:
@@ -73,7 +75,7 @@ def discrete_laplace_epsilon(l1_steps: int, steps: float) -> float:
     rate = 1 / steps
     # ln cosh(x) = x - ln 2 + ln(1 + e^-2x); for small x by its bound x^2 / 2, off by less than x^4 / 12.
     log_cosh = rate**2 / 8 if rate < 1e-3 else rate / 2 - math.log(2) + math.log1p(math.exp(-rate))
-    return (l1_steps * rate + 2 * log_cosh) * (1 + 4e-16) + 1e-16
+    return (l1_steps * rate + 2 * log_cosh) * (1 + 4e-16) + 4e-16
 
 
 def pure_delta(epsilon: float, at: float) -> float:
@@ -94,7 +96,9 @@ def pure_epsilon(epsilon: float, delta: float) -> float:
 def pure_rho(epsilon: float) -> float:
     """epsilon tanh(epsilon / 2): the least rho for which every epsilon-DP mechanism is rho-zCDP (Theorem 9)."""
     epsilon = check_amount("epsilon", epsilon)
-    return min(epsilon * math.tanh(epsilon / 2) * (1 + SLACK), epsilon**2 / 2)
+    if epsilon == 0:
+        return 0.0
+    return min(epsilon * math.tanh(epsilon / 2) * (1 + SLACK) + SMALLEST, half_square(epsilon))
 
 
 def pure_renyi(epsilon: float, excess: Array) -> Array:
@@ -109,4 +113,4 @@ def pure_renyi(epsilon: float, excess: Array) -> Array:
         logs = power + np.log1p(np.exp(-2 * power - epsilon)) - math.log1p(math.exp(-epsilon))
         direct = np.where(power < 1, np.log1p(rise), logs) / excess
     linear = (1 + excess) * pure_rho(epsilon)
-    return np.minimum(np.minimum(direct * (1 + 2 * SLACK), linear), epsilon)
+    return np.minimum(np.minimum(direct * (1 + 2 * SLACK) + SMALLEST, linear), epsilon)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from privkernels.errors import InvalidArgumentError
 from privkernels.privacy.accounting.accountant import compose, spend
-from privkernels.privacy.accounting.budget import Bound, check_count, check_delta
+from privkernels.privacy.accounting.budget import Bound, check_count, check_delta, sum_up
 from privkernels.privacy.accounting.composition import Composition
 from privkernels.privacy.accounting.renyi import Array, least_over_orders, renyi_to_epsilon
 from privkernels.privacy.events import BoundedRangeEvent, Event
@@ -53,9 +53,8 @@ def unlimited_public_acceptance(events: Sequence[Event], *, adaptive: bool = Fal
             so nothing is left. Bound the number of tries instead (:func:`fixed_tries`).
     """
     whole = _pure_base(events, "unlimited tries")
-    epsilon = math.fsum(
-        e.count * (e.eta if isinstance(e, BoundedRangeEvent) and not adaptive else 2 * _pure(e)) for e in whole.events
-    )
+    once = [isinstance(e, BoundedRangeEvent) and not adaptive for e in whole.events]
+    epsilon = sum_up((1 if is_once else 2, _pure(e)) for is_once, e in zip(once, whole.events, strict=True))
     return Bound(epsilon, 0.0, "range of the privacy loss, conditioned on a public set")
 
 
@@ -98,24 +97,23 @@ def geometric_stopping(events: Sequence[Event], stop: float, delta: float) -> Bo
             "geometric stopping is known for events with a Rényi curve and no delta of their own; bound the number of "
             "tries instead (fixed_tries)"
         )
-    cost = math.log(1 / stop)
+    cost = -math.log(stop)
+    pure = sum_up([(3, whole.pure)]) if math.isfinite(whole.pure) else math.inf
 
     def second(excess: Array) -> Array:
         return (excess * whole.renyi(excess) + cost) / (1 + excess)
 
-    at_second_order = 2 * min(cost, least_over_orders(second, whole.orders).value)
+    at_second_order = 2 * min(cost, least_over_orders(second).value)
 
     def best(inner: float, _: bool) -> tuple[float, str]:
-        epsilon, order = renyi_to_epsilon(
-            lambda excess: whole.renyi(excess) + at_second_order + cost / excess, inner, whole.orders
-        )
+        epsilon, order = renyi_to_epsilon(lambda excess: whole.renyi(excess) + at_second_order + cost / excess, inner)
         return min(
-            (3 * whole.pure, "private selection, 3 epsilon"),
+            (pure, "private selection, 3 epsilon"),
             (epsilon, f"private selection, Rényi DP at order {order:.4g}"),
         )
 
     variation = min(1.0, whole.total_variation / stop)
-    return spend(best, delta, pure=3 * whole.pure, own_delta=0.0, total_variation=variation)
+    return spend(best, delta, pure=pure, own_delta=0.0, total_variation=variation)
 
 
 def _pure_base(events: Sequence[Event], what: str) -> Composition:
@@ -129,4 +127,4 @@ def _pure_base(events: Sequence[Event], what: str) -> Composition:
 
 
 def _pure(event: Event) -> float:
-    return Composition.of([event]).pure / event.count
+    return Composition.of([event]).pure
