@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from privkernels import ops
 from privkernels.audit import audit_mechanism
@@ -384,3 +386,50 @@ def test_bad_noise():
         discrete_gaussian(x, noise_std=0.0, sensitivity=1.0, **common)
     with pytest.raises(InvalidArgumentError, match="no multiple"):
         discrete_laplace(x + 0.5, epsilon=1.0, sensitivity=1.0, granularity=1.0, on_grid=True, **common)
+
+
+@given(
+    size=st.integers(0, 40),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    epsilon=st.floats(0.01, 20),
+    sensitivity=st.floats(1e-3, 1e3),
+    affected=st.one_of(st.none(), st.integers(1, 40)),
+)
+@settings(max_examples=60)
+def test_noise_costs_what_was_asked_for_whatever_the_tensor(size, dtype, epsilon, sensitivity, affected):
+    affected = None if affected is None else min(affected, max(1, size))
+    x = torch.linspace(-3, 3, size).to(dtype)
+    common = {"sensitivity": sensitivity, "key": KEY, "label": "x", "coordinates_affected": affected}
+    laplace = discrete_laplace(x, epsilon=epsilon, **common)
+    gaussian = discrete_gaussian(x, noise_std=sensitivity / epsilon, **common)
+    for drawn in (laplace, gaussian):
+        assert drawn.value.dtype == dtype
+        assert drawn.value.shape == x.shape
+        assert bool(drawn.value.isfinite().all())
+        assert math.frexp(drawn.terms["granularity"])[0] == 0.5
+        assert 0 <= drawn.event.total_variation < 1e-9
+    assert 0.99 * epsilon < laplace.event.epsilon <= epsilon
+    assert epsilon <= gaussian.event.mu < 1.01 * epsilon
+
+
+@given(
+    rows=st.integers(1, 4),
+    size=st.integers(1, 30),
+    epsilon=st.floats(1e-3, 50),
+    sensitivity=st.floats(1e-3, 1e3),
+    data=st.data(),
+)
+@settings(max_examples=60)
+def test_selections_cost_what_was_asked_for_whatever_the_scores(rows, size, epsilon, sensitivity, data):
+    k = data.draw(st.one_of(st.none(), st.integers(1, size)))
+    values = data.draw(st.lists(st.floats(-1e6, 1e6, width=32), min_size=rows * size, max_size=rows * size))
+    scores = torch.tensor(values, dtype=torch.float32).reshape(rows, size)
+    for mechanism, kind in ((exponential_mechanism, BoundedRangeEvent), (permute_and_flip, LaplaceEvent)):
+        drawn = mechanism(scores, epsilon=epsilon, sensitivity=sensitivity, k=k, key=KEY, label="x")
+        assert isinstance(drawn.event, kind)
+        assert getattr(drawn.event, drawn.event.number) == epsilon
+        assert drawn.event.count == rows * (k or 1)
+        assert drawn.value.shape == ((rows,) if k is None else (rows, k))
+        assert bool(((drawn.value >= 0) & (drawn.value < size)).all())
+        if k is not None:
+            assert all(len(set(row)) == k for row in drawn.value.tolist()), "drawn without replacement"

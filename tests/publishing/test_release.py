@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from privkernels import _files
 from privkernels.errors import CorruptFileError, DiskFullError, FileMissingError, OutputExistsError
+from privkernels.privacy import Bound, Unit, compose
 from privkernels.publishing import DpPgSettings, ParameterCollection, Release, dp_pg
 from privkernels.publishing.card import model_card
 from privkernels.randomness import Key
@@ -34,6 +36,18 @@ def test_round_trip(release, tmp_path):
     assert again.guarantee == release.guarantee
     assert again.description == json.loads(json.dumps(dict(release.description)))
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in release.tensors.items())
+
+
+def test_a_release_says_what_it_cost_so_that_it_can_be_added_to_others(release, tmp_path):
+    again = Release.load(release.save(tmp_path / "out"))
+    assert again.events == release.events
+    event = again.events[Unit.EXAMPLE]
+    proven = release.guarantee.proven
+    assert compose([event], 1e-5) == Bound(proven.epsilon, proven.delta, proven.accountant)
+    assert compose([event, event], 1e-5).epsilon > proven.epsilon
+    damaged = replace(release, description={**release.description, "events": "[1]"})
+    with pytest.raises(CorruptFileError, match="events"):
+        _ = damaged.events
 
 
 def test_an_existing_folder_is_not_overwritten(release, tmp_path):

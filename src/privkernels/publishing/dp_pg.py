@@ -27,7 +27,7 @@ from privkernels.privacy.ledger import Ledger, guarantee_from
 from privkernels.progress import Progress, silent
 from privkernels.publishing.collection import ParameterCollection, ParameterSlice
 from privkernels.publishing.quality import QualityCheck
-from privkernels.publishing.release import Release
+from privkernels.publishing.release import Release, events_to_json
 from privkernels.randomness import Key
 
 _LABEL = "dp-pg"
@@ -164,6 +164,7 @@ def dp_pg(
         "parameters": collection.num_parameters,
         "quality_threshold": None if quality is None else quality.threshold,
         "quality_records": None if quality is None else quality.records.name,
+        "events": events_to_json(events_of(plan, overlap)) if guarantee.proven is not None else None,
     }
     return Release(tensors, guarantee, {**(description or {}), **how})
 

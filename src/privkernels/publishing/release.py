@@ -13,7 +13,8 @@ import torch
 
 from privkernels import _files
 from privkernels.errors import CorruptFileError, OutputExistsError
-from privkernels.privacy.guarantee import Guarantee
+from privkernels.privacy.events import Event, event_from_dict
+from privkernels.privacy.guarantee import Guarantee, Unit
 from privkernels.publishing.card import model_card
 
 FORMAT = 1
@@ -26,6 +27,11 @@ def check_release_folder(folder: Path, *, replace: bool) -> None:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names and not {MODEL_FILE, GUARANTEE_FILE} <= names:
         raise OutputExistsError(f"{folder} holds something else than a release: choose another folder")
+
+
+def events_to_json(events: Mapping[Unit, Event]) -> str:
+    """Events as one line of text, the form in which a release's description carries them."""
+    return json.dumps({str(unit): event.to_dict() for unit, event in events.items()}, sort_keys=True, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,20 @@ class Release:
     tensors: Mapping[str, torch.Tensor]
     guarantee: Guarantee
     description: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def events(self) -> dict[Unit, Event]:
+        """What the release cost each unit, to be composed with others; empty where nothing is proven of it.
+
+        Raises :class:`CorruptFileError` if the description holds something else.
+        """
+        text = self.description.get("events")
+        if text is None:
+            return {}
+        try:
+            return {Unit(unit): event_from_dict(event) for unit, event in json.loads(text).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CorruptFileError(f"the events of this release are not as privkernels writes them: {error}") from error
 
     def save(self, folder: str | os.PathLike[str], *, replace: bool = False) -> Path:
         """Write ``model.safetensors``, ``guarantee.json`` and ``README.md`` (a model card).
