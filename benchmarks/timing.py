@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 
-from privkernels import _native
+from privkernels import _files, _native
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,23 @@ def interleaved(contenders: Sequence[Contender], rounds: int, device: torch.devi
         )
         for c in contenders
     ]
+
+
+def for_each_instruction_set(module: str, elements: int, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """The results of ``python -m MODULE --only-ours`` for every supported instruction set, each in a process."""
+    results = {}
+    for isa in _native.cpu().build_info()["instruction_sets"]:
+        if not isa["supported"]:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "result.json"
+            command = [sys.executable, "-m", module, "--elements", str(elements), "--rounds", str(rounds)]
+            environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
+            subprocess.run(
+                [*command, "--only-ours", "--json", str(file)], env=environment, check=True, stdout=subprocess.DEVNULL
+            )
+            results[isa["name"]] = _files.read_json(file)["results"]
+    return results
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:

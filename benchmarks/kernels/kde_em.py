@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,8 +24,8 @@ import torch
 from scipy.stats import gaussian_kde
 from threadpoolctl import threadpool_limits
 
-from benchmarks.timing import Contender, Timing, interleaved, machine_facts
-from privkernels import _files, _native
+from benchmarks.timing import Contender, Timing, for_each_instruction_set, interleaved, machine_facts
+from privkernels import _files
 from privkernels.ops import (
     kde_em,
     kde_em_accuracy,
@@ -182,20 +179,9 @@ def make_contenders(inputs: Inputs, device: torch.device, compiled: bool) -> lis
 
 
 def each_instruction_set(elements: int, rounds: int) -> dict[str, float]:
-    """CPU nanoseconds per parameter on one thread for every supported instruction set, each in a process."""
-    result = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "result.json"
-            command = [sys.executable, "-m", "benchmarks.kernels.kde_em", "--elements", str(elements)]
-            command += ["--rounds", str(rounds), "--only-ours", "--json", str(file)]
-            environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            timings = _files.read_json(file)["results"]
-        result[isa["name"]] = timings[0]["cpu_ns_per_element"]
-    return result
+    """CPU nanoseconds per parameter on one thread for every supported instruction set."""
+    found = for_each_instruction_set("benchmarks.kernels.kde_em", elements, rounds)
+    return {isa: timings[0]["cpu_ns_per_element"] for isa, timings in found.items()}
 
 
 def show(timings: list[Timing], on_gpu: bool) -> list[dict[str, Any]]:

@@ -16,19 +16,17 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.libraries import diffprivlib_mechanisms, opendp
-from benchmarks.timing import Contender, Timing, interleaved, machine_facts
-from privkernels import _files, _native
+from benchmarks.timing import Contender, Timing, for_each_instruction_set, interleaved, machine_facts
+from privkernels import _files
 from privkernels.ops import noise_add, noise_add_reference, noise_law, noise_steps
 from privkernels.ops.noise_law import Distribution
 from privkernels.randomness import Key
@@ -127,8 +125,7 @@ def make_contenders(x: torch.Tensor, skipped: dict[str, str], only_ours: bool) -
         for distribution in DISTRIBUTIONS:
             for steps in STEPS:
                 name = f"noise_add {distribution}, s = 2^{int(math.log2(steps))}, {plural(count)}"
-                run = lambda d=distribution, s=steps: ours(x, d, s)  # noqa: E731
-                result.append(Contender(name, run, size, count))
+                result.append(Contender(name, partial(ours, x, distribution, steps), size, count))
     if only_ours:
         return result
     uniform = torch.empty_like(x)
@@ -149,20 +146,9 @@ def plural(threads: int) -> str:
 
 
 def each_instruction_set(elements: int, rounds: int) -> dict[str, dict[str, float]]:
-    """CPU nanoseconds per element on one thread for every supported instruction set, each in a process."""
-    result = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "result.json"
-            command = [sys.executable, "-m", "benchmarks.kernels.noise_add", "--elements", str(elements)]
-            command += ["--rounds", str(rounds), "--only-ours", "--json", str(file)]
-            environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            timings = _files.read_json(file)["results"]
-        result[isa["name"]] = {timed["name"]: timed["cpu_ns_per_element"] for timed in timings}
-    return result
+    """CPU nanoseconds per element on one thread for every supported instruction set."""
+    found = for_each_instruction_set("benchmarks.kernels.noise_add", elements, rounds)
+    return {isa: {timed["name"]: timed["cpu_ns_per_element"] for timed in timings} for isa, timings in found.items()}
 
 
 def show(timings: list[Timing], on_gpu: bool) -> list[dict[str, Any]]:

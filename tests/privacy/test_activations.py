@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import brentq
 
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
+from privkernels.ops import randomized_response_law
 from privkernels.privacy import (
     ActivationPlan,
     GaussianEvent,
@@ -22,7 +23,6 @@ from privkernels.privacy import (
     gaussian_mu,
     lrn_scalar_sensitivity,
     lrn_tensor_sensitivity,
-    randomized_response_keep,
 )
 from privkernels.privacy.activation_formulae import (
     PAPER_SCALAR_SENSITIVITY,
@@ -302,11 +302,10 @@ def test_labels_are_public_or_paid_for_once():
     assert any("in clear" in warning for warning in activation_guarantee(public).warnings)
 
 
-def test_randomised_response_has_exactly_its_epsilon():
-    keep = randomized_response_keep(1.5, 10)
-    other = (1 - keep) / 9
-    assert math.log(keep / other) == pytest.approx(1.5)
-    assert randomized_response_keep(800.0, 10) == 1
+def test_the_labels_epsilon_is_that_of_the_operator_which_randomises_them():
+    law = randomized_response_law(10, 1.5)
+    assert math.log(law.keep / law.smallest_other) == pytest.approx(1.5)
+    assert law.epsilon <= events_of(plan(label_epsilon=1.5))[-1].epsilon
 
 
 def test_broadcasting_the_mean_of_client_layers_leaves_no_proof_unless_they_are_trained_privately():
@@ -414,8 +413,6 @@ def test_bad_numbers():
         formula_curves([])
     with pytest.raises(InvalidArgumentError, match="order"):
         rdp_a_epsilon(1.0, 1.0, 1e-4, order=1.0)
-    with pytest.raises(InvalidArgumentError, match="classes"):
-        randomized_response_keep(1.0, 1)
     with pytest.raises(InvalidBudgetError):
         dp_a_epsilon(1.0, 1.0, 1.0)
     with pytest.raises(InvalidArgumentError, match="batch_size"):

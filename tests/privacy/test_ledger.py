@@ -428,6 +428,16 @@ def test_lines_that_chain_but_make_no_sense(ledger, line):
         Ledger(ledger.path)
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_last_line_without_its_end_that_makes_no_sense(ledger, create):
+    last = hashlib.sha256(ledger.path.read_bytes()[:-1]).hexdigest()
+    before = ledger.path.read_bytes() + f'{{"kind": "charge", "data": "a", "previous": "{last}"}}'.encode()
+    ledger.path.write_bytes(before)
+    with pytest.raises(CorruptFileError, match="not a whole ledger"):
+        Ledger(ledger.path, create=create)
+    assert ledger.path.read_bytes() == before
+
+
 def test_deep_nesting_is_no_ledger(ledger):
     with ledger.path.open("a") as file:
         file.write("[" * 100_000 + "\n")

@@ -350,6 +350,8 @@ def test_tensors_of_a_wrong_kind_are_refused_and_not_charged(tmp_path):
         for call in calls:
             with pytest.raises(InvalidArgumentError, match="must be a tensor of"):
                 call()
+    with pytest.raises(InvalidArgumentError, match="offsets must be a tensor of int64"):
+        exponential_mechanism(torch.zeros(4), epsilon=1.0, sensitivity=1.0, offsets=[0, 4], **common)
     with pytest.raises(InvalidArgumentError, match="float64"):
         discrete_gaussian(torch.zeros(3, dtype=torch.float64), noise_std=1.0, sensitivity=1.0, **common)
     assert ledger.entries == ()
@@ -364,6 +366,8 @@ def test_values_that_are_not_finite(value):
             call(x, epsilon=1.0, **common)
     with pytest.raises(NonFiniteValueError):
         discrete_gaussian(x, noise_std=1.0, **common)
+    with pytest.raises(NonFiniteValueError):
+        discrete_laplace(x, epsilon=1.0, granularity=1.0, on_grid=True, **common)
 
 
 def test_nothing_to_choose_from():

@@ -386,7 +386,6 @@ FORMULAE = {
     "sum_excess": (secure_aggregation.sum_excess, {"client_sigma": 1.0, "num_clients": 3}),
     "score_sensitivity": (partial(privacy.score_sensitivity, "regression"), {"num_records": 10}),
     "regression_term": (privacy.regression_term, {"prediction": 0.5, "target": 0.5}),
-    "randomized_response_keep": (privacy.randomized_response_keep, {"label_epsilon": 1.0, "num_classes": 3}),
     "moving_layer_rho": (
         activations.moving_layer_rho, {"sensitivity": 1.0, "noise_std": 1.0, "batch_size": 8, "steps": 3}
     ),

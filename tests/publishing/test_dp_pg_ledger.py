@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from privkernels.errors import BudgetExceededError, InvalidArgumentError, KeyReusedError, NonFiniteValueError
-from privkernels.privacy import Unit
+from privkernels.privacy import Unit, compose
 from privkernels.privacy.ledger import Ledger
 from privkernels.publishing import DpPgSettings, ParameterCollection, dp_pg
 from privkernels.randomness import Key
@@ -79,9 +79,10 @@ def test_what_nothing_is_proven_of_leaves_no_bound(collection, ledger, change):
     guarantee = publish(collection, ledger, **change).guarantee
     assert guarantee.proven is None
     assert math.isinf(ledger.total("digits", Unit.EXAMPLE, 1e-5).epsilon)
-    after = publish(collection, ledger).guarantee
-    assert after.proven is None
-    assert "no bound together" in after.not_proven_because
+    release = publish(collection, ledger)
+    assert release.guarantee.proven is None
+    assert "no bound together" in release.guarantee.not_proven_because
+    assert compose([release.events[Unit.EXAMPLE]], 1e-5).epsilon <= 1, "what this release costs is known all the same"
 
 
 def test_a_draw_that_fails_is_charged_all_the_same(make_members, ledger):

@@ -26,7 +26,6 @@ from privkernels.privacy.activations import (
     ClientLayer,
     PaperAnalysis,
     activation_guarantee,
-    randomized_response_keep,
 )
 from privkernels.privacy.dp_pg import (
     DpPgPlan,
@@ -198,7 +197,6 @@ __all__ = [
     "plan_selection",
     "private_attack_accuracy",
     "randomized_response",
-    "randomized_response_keep",
     "regression_term",
     "score_range",
     "score_sensitivity",

@@ -131,19 +131,6 @@ class ActivationPlan:
         return Unit.ACTIVATION if self.label_epsilon is None else Unit.EXAMPLE
 
 
-def randomized_response_keep(label_epsilon: float, num_classes: int) -> float:
-    """e^eps / (e^eps + K - 1), the probability of sending the true label; every other has 1 / (e^eps + K - 1).
-
-    Raises:
-        InvalidBudgetError: label_epsilon is not positive and finite.
-        InvalidArgumentError: fewer than two classes.
-    """
-    check_epsilon(label_epsilon)
-    if check_count("num_classes", num_classes) < 2:
-        raise InvalidArgumentError(f"randomised response needs at least 2 classes, got {num_classes}")
-    return 1 / (1 + (num_classes - 1) * math.exp(-label_epsilon))
-
-
 def moving_layer_rho(*, sensitivity: float, noise_std: float, batch_size: int, steps: int) -> float:
     """steps * B D^2 / (2 s^2): all that can be proven where the client layer is trained without noise.
 

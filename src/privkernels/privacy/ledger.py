@@ -294,8 +294,9 @@ class Ledger:
         self._pending = None
         if write:
             self._mend(file, rest)
-        elif (value := self._whole(rest)) is not None and value["kind"] == "charge":
-            self._pending = Entry.from_dict(value)
+        elif (value := self._whole(rest)) is not None:
+            with self._sound():
+                self._pending = Entry.from_dict(value) if value["kind"] == "charge" else None
 
     def _mend(self, file: int, rest: bytes) -> None:
         """Start a new file. End a last line that lacks only its end; remove one of which more is missing.
@@ -303,9 +304,10 @@ class Ledger:
         The writer of the latter was killed, and so had not drawn.
         """
         if self._whole(rest) is not None:
-            os.pwrite(file, b"\n", self._state.offset + len(rest))
-            os.fsync(file)
             self._take(rest)
+            with _files.disk_errors(self.path):
+                os.pwrite(file, b"\n", self._state.offset - 1)
+                os.fsync(file)
         elif rest:
             os.ftruncate(file, self._state.offset)
             os.fsync(file)
@@ -324,18 +326,24 @@ class Ledger:
     def _take(self, line: bytes) -> None:
         """Check one line against the chain and apply it."""
         digest = hashlib.sha256(line).hexdigest()
-        try:
+        with self._sound():
             value = json.loads(line)
             if value["previous"] != self._state.last_hash:
                 raise ValueError("it does not follow the line before it")
             self._apply(value, digest)
+        self._state.last_hash = digest
+        self._state.offset += len(line) + 1
+
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Turn what a line that makes no sense raises into :class:`CorruptFileError`."""
+        try:
+            yield
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise CorruptFileError(
                 f"{self.path} is not a whole ledger, at byte {self._state.offset} ({error}): it was changed after it "
                 "was written, or is another file"
             ) from error
-        self._state.last_hash = digest
-        self._state.offset += len(line) + 1
 
     def _apply(self, value: Mapping[str, Any], digest: str) -> None:
         state = self._state

@@ -170,6 +170,8 @@ def _check_selection(scores: torch.Tensor, arguments: Selection) -> None:
     if lacking := [name for name in ("epsilon", "sensitivity", "key", "label") if name not in arguments]:
         raise InvalidArgumentError(f"{', '.join(lacking)} must be given")
     _check_tensor("scores", scores, (torch.float32, torch.float64))
+    if (offsets := arguments.get("offsets")) is not None:
+        _check_tensor("offsets", offsets, (torch.int64,))
     changes = arguments.get("changes", "any")
     if changes not in _CHANGES:
         raise InvalidArgumentError(f"changes is one of {', '.join(_CHANGES)}, not {changes!r}")
@@ -362,7 +364,9 @@ def _steps_between(x: torch.Tensor, sensitivity: float, step: float, on_grid: bo
     """The sensitivity in grid steps, before rounding."""
     if math.frexp(_positive("granularity", step))[0] != 0.5:
         raise InvalidArgumentError(f"granularity must be a power of two, got {step!r}")
-    if on_grid and not bool(torch.equal(x, (x.double() / step).round().mul(step).to(x.dtype))):
+    # NaN and infinity are named by noise_add.
+    finite = x[x.isfinite()]
+    if on_grid and not bool(torch.equal(finite, (finite.double() / step).round().mul(step).to(x.dtype))):
         raise InvalidArgumentError(
             f"x holds values that are no multiple of the granularity {step:g}: leave on_grid out, so that rounding is "
             "accounted for"

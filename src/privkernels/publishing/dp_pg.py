@@ -153,6 +153,8 @@ def dp_pg(
         bandwidth_source=_bandwidth_source(settings),
         range_source=_range_source(settings),
     )
+    # What this release costs, also where others in the ledger leave nothing proven of all together.
+    events = events_to_json(events_of(plan, overlap)) if guarantee.proven is not None else None
     if ledger is not None:
         guarantee = _charge(ledger, data_id, plan, overlap, guarantee, key, label)
     tensors = _accepted(draw, settings.max_tries, quality)
@@ -164,7 +166,7 @@ def dp_pg(
         "parameters": collection.num_parameters,
         "quality_threshold": None if quality is None else quality.threshold,
         "quality_records": None if quality is None else quality.records.name,
-        "events": events_to_json(events_of(plan, overlap)) if guarantee.proven is not None else None,
+        "events": events,
     }
     return Release(tensors, guarantee, {**(description or {}), **how})
 
