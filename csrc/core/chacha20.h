@@ -28,7 +28,8 @@ enum Purpose : uint32_t {
   kPurposeNoiseAdd = 2,
   kPurposeEmSelect = 3,
   kPurposePermuteAndFlip = 4,
-  kPurposeRandomizedResponse = 5
+  kPurposeRandomizedResponse = 5,
+  kPurposePrune = 8
 };
 
 // W is uint32_t, or a vector of them with one block in each lane.

@@ -18,8 +18,19 @@ from privkernels.ops.kde_em import (
     kde_scores,
     kde_scores_reference,
 )
+from privkernels.ops.mask_bits import count_kept, pack_mask, unpack_mask
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
+from privkernels.ops.prune import (
+    prune_apply_,
+    prune_mask,
+    prune_mask_reference,
+    prune_pattern_mask,
+    prune_pattern_mask_reference,
+    prune_project,
+    prune_project_,
+)
+from privkernels.ops.prune_random import prune_keep_probabilities, prune_random_mask
 from privkernels.ops.randomized_response import (
     RandomizedResponseLaw,
     randomized_response,
@@ -32,6 +43,7 @@ __all__ = [
     "NoiseLaw",
     "NoiseTable",
     "RandomizedResponseLaw",
+    "count_kept",
     "em_select",
     "em_select_accuracy",
     "em_select_probabilities_reference",
@@ -47,7 +59,18 @@ __all__ = [
     "noise_add_reference",
     "noise_law",
     "noise_steps",
+    "pack_mask",
     "permute_and_flip_probabilities_reference",
+    "prune_apply_",
+    "prune_keep_probabilities",
+    "prune_mask",
+    "prune_mask_reference",
+    "prune_pattern_mask",
+    "prune_pattern_mask_reference",
+    "prune_project",
+    "prune_project_",
+    "prune_random_mask",
     "randomized_response",
     "randomized_response_law",
+    "unpack_mask",
 ]
