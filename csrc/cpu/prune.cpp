@@ -79,11 +79,11 @@ template <bool magnitude, class Bits>
 PK_HD int64_t collect(const Bits* bits, int count, const uint8_t* inside, int64_t at, uint64_t* keys,
                       uint32_t* indices) {
   int64_t found = 0;
-  for (int first = 0; first < count; first += 8) {
-    uint64_t word;
-    __builtin_memcpy(&word, inside + first, sizeof word);
+  for (int first = 0; first < count; first += 64) {
+    uint64_t word = 0;  // a bit for each of 64 entries
+    for (int byte = 0; byte < 8; ++byte) word |= static_cast<uint64_t>(packed(inside + first + 8 * byte)) << 8 * byte;
     for (; word != 0; word &= word - 1) {
-      const int i = first + __builtin_ctzll(word) / 8;
+      const int i = first + __builtin_ctzll(word);
       keys[found] = order_key<magnitude>(bits[i]);
       indices[found++] = static_cast<uint32_t>(at + i);
     }
@@ -98,7 +98,7 @@ PruneCounts scan(const PruneMaskArgs& args, const PruneChunk& chunk, PruneBracke
   const Bits infinity = static_cast<Bits>(infinity_of(args.format));
   PruneCounts result;
   Bits room[kBlock];
-  uint8_t inside[kBlock + 8] = {};  // what lies beyond `count` stays 0
+  uint8_t inside[kBlock] = {};  // what lies beyond `count` stays 0
   for (int64_t at = 0; at < chunk.size; at += kBlock) {
     const int count = static_cast<int>(chunk.size - at < kBlock ? chunk.size - at : kBlock);
     const Bits* bits = block_of(chunk.scores, chunk.stride, at, count, room);
@@ -355,19 +355,36 @@ int64_t random_any(const PruneRandomArgs& args, int64_t begin, int64_t end) {
 
 // --- application ---
 
+// Eight bits as eight bytes of 0 or 1: byte b keeps bit b alone, and what is not 0 carries into the byte's top bit.
+PK_HD uint64_t unpacked(uint8_t byte) {
+  const uint64_t alone = (byte * uint64_t{0x0101010101010101}) & 0x8040201008040201u;
+  return ((alone + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
+}
+
+template <class Bits>
+PK_HD void apply_block(Bits* values, const uint8_t* kept, int count) {
+  for (int i = 0; i < count; ++i) values[i] = static_cast<Bits>(kept[i] != 0 ? values[i] : 0);
+}
+
 template <class Bits>
 void apply(const PruneApplyArgs& args, int64_t begin, int64_t end) {
   Bits* values = static_cast<Bits*>(args.values);
-  if (!args.bits) {
-    for (int64_t i = begin; i < end; ++i) values[i] = static_cast<Bits>(args.mask[i] != 0 ? values[i] : 0);
-    return;
+  uint8_t room[kBlock];
+  for (int64_t at = begin; at < end; at += kBlock) {
+    const int count = static_cast<int>(end - at < kBlock ? end - at : kBlock);
+    if (args.bits) {
+      for (int i = 0; i < (count + 7) / 8; ++i) {
+        const uint64_t bytes = unpacked(args.mask[at / 8 + i]);
+        __builtin_memcpy(room + 8 * i, &bytes, sizeof bytes);
+      }
+    }
+    const uint8_t* kept = args.bits ? room : args.mask + at;
+    if (count == kBlock) {
+      apply_block(values + at, kept, kBlock);
+    } else {
+      apply_block(values + at, kept, count);
+    }
   }
-  int64_t i = begin;
-  for (; i + 8 <= end; i += 8) {
-    const unsigned byte = args.mask[i / 8];
-    for (int b = 0; b < 8; ++b) values[i + b] = static_cast<Bits>((byte >> b) & 1u ? values[i + b] : 0);
-  }
-  for (; i < end; ++i) values[i] = static_cast<Bits>((args.mask[i / 8] >> i % 8) & 1 ? values[i] : 0);
 }
 
 void apply_any(const PruneApplyArgs& args, int64_t begin, int64_t end) {

@@ -191,14 +191,17 @@ class MaskCall {
   void add_found(const PruneChunk& chunk, const PruneTaskFound& range, uint64_t key, int64_t ties) const {
     const PruneFound& found = found_[static_cast<size_t>(range.worker)];
     const int64_t bytes = prune_element_bytes(args_.format);
+    // Half of what was collected is kept, in no order that a processor could foresee: so no branch on it.
     for (size_t i = range.begin; i < range.end; ++i) {
-      if (found.keys[i] < key || (found.keys[i] == key && ties-- <= 0)) continue;
+      const bool tie = found.keys[i] == key;
+      const bool kept = (found.keys[i] > key) | (tie & (ties > 0));
+      ties -= tie;
       const int64_t at = found.indices[i];
       if (args_.output == PruneOutput::kBools) {
-        chunk.output[at] = 1;
+        chunk.output[at] = static_cast<char>(kept);
       } else if (args_.output == PruneOutput::kBits) {
-        chunk.output[at / 8] = static_cast<char>(chunk.output[at / 8] | (1 << at % 8));
-      } else {
+        chunk.output[at / 8] = static_cast<char>(chunk.output[at / 8] | (kept << at % 8));
+      } else if (kept) {
         std::memcpy(chunk.output + at * bytes, chunk.scores + at * chunk.stride * bytes, static_cast<size_t>(bytes));
       }
     }

@@ -85,7 +85,7 @@ class PruneSample {
       std::nth_element(sorted.begin(), nth, sorted.end(), [](uint64_t a, uint64_t b) { return a > b; });
       return *nth;
     };
-    const double margin = 5 * deviation(at(rank)) + 4;
+    const double margin = 4 * deviation(at(rank)) + 4;
     const uint64_t high = rank - margin < 0 ? limit : std::min(at(rank - margin) + 1, limit);
     const uint64_t low = rank + margin > size - 1 ? 0 : at(rank + margin);
     return low < high ? PruneBracket{low, high} : PruneBracket{0, limit};
@@ -138,7 +138,8 @@ inline PruneBracket prune_bin(const std::vector<int64_t>& histogram, PruneBracke
   int64_t bin = kPruneBins - 1;
   for (; bin > 0 && rank > histogram[static_cast<size_t>(bin)]; --bin) rank -= histogram[static_cast<size_t>(bin)];
   const uint64_t low = bracket.low + (static_cast<uint64_t>(bin) << shift);
-  return {low, std::min(bracket.high, low + (uint64_t{1} << shift))};
+  const uint64_t width = uint64_t{1} << shift;  // the last bin may end beyond 2^64
+  return {low, bracket.high - low > width ? low + width : bracket.high};
 }
 
 // The rank-th largest of all keys found, which lie inside the bracket; rank becomes its rank among its equals.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +88,9 @@ def test_large_tensors_of_all_kinds(name: str, dtype: torch.dtype) -> None:
     x = numbers(name, SIZE, dtype)
     for keep in (0, 1, SIZE // 10, SIZE // 2, SIZE - 1, SIZE):
         check([x[:1000], x[1000:]], keep)
-    check([x], SIZE // 3, "value")
+    for keep in (1, SIZE // 100, SIZE // 3):
+        check([x], keep, "value")
+        check([x[:100]], keep % 100, "value")
 
 
 @given(st.data())
@@ -103,7 +106,8 @@ def test_any_model(data: st.DataObject) -> None:
         x = torch.tensor(rng.choice(values, size=shape), dtype=torch.float64).to(dtype)
         layout = data.draw(st.sampled_from(["plain", "transposed", "every second", "offset"]))
         if layout == "transposed":
-            x = x.permute(*range(x.dim() - 1, -1, -1)).contiguous().permute(*range(x.dim() - 1, -1, -1))
+            axes = list(range(x.dim()))[::-1]
+            x = x.permute(axes).contiguous().permute(axes)
         elif layout == "every second" and x.dim() > 0:
             x = torch.stack([x, x + 1], dim=-1)[..., 0]
         elif layout == "offset" and x.dim() > 0:
@@ -264,9 +268,8 @@ def test_other_bad_arguments() -> None:
         (torch.ones(8), "mask 0 must be bool"),
         (torch.ones(8, dtype=torch.uint8), "uint8 \\[1\\]"),
         ([torch.ones(8, dtype=torch.bool)] * 2, "one mask for each tensor"),
-        ([1], "mask 0 must be a tensor"),
     ):
-        with pytest.raises((InvalidArgumentError, RuntimeError), match=message if mask != [1] else ""):
+        with pytest.raises(InvalidArgumentError, match=message):
             prune_apply_(x, mask)  # type: ignore[arg-type]
     for call in (pack_mask, count_kept):
         with pytest.raises(InvalidArgumentError, match="mask"):

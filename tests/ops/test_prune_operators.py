@@ -84,7 +84,8 @@ from privkernels.randomness import Key
 digest = hashlib.sha256()
 def add(*tensors):
     for t in tensors:
-        digest.update(t.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes() if t.dim() else repr(t.item()).encode())
+        row = t.reshape(-1).clone(memory_format=torch.contiguous_format)
+        digest.update(row.view(torch.uint8).numpy().tobytes())
 for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
     for size in (1, 77, 30_011, 200_003):
         x = torch.randn(size, generator=torch.Generator().manual_seed(size)).to(dtype)

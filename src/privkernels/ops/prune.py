@@ -146,7 +146,7 @@ def prune_mask_reference(
     order = torch.sort(flat, descending=True, stable=True).indices[:keep]
     mask = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
     mask[order] = True
-    parts = mask.split([x.numel() for x in tensors])
+    parts = torch.split(mask, [x.numel() for x in tensors])
     threshold = float(flat[order[-1]]) if keep > 0 else math.inf
     return [part.reshape(x.shape) for part, x in zip(parts, tensors, strict=True)], threshold
 
@@ -155,7 +155,7 @@ def prune_pattern_mask_reference(tensor: torch.Tensor, n: int, m: int, dim: int 
     """What :func:`prune_pattern_mask` gives, by stable sorts in float64."""
     rows = tensor.detach().double().abs().movedim(dim, -1)
     parts = []
-    for group in rows.split(m, dim=-1) if rows.shape[-1] else [rows]:
+    for group in torch.split(rows, m, dim=-1) if rows.shape[-1] else [rows]:
         order = torch.sort(group, dim=-1, descending=True, stable=True).indices[..., :n]
         parts.append(torch.zeros(group.shape, dtype=torch.bool, device=rows.device).scatter_(-1, order, True))
     return torch.cat(parts, dim=-1).movedim(-1, dim).contiguous()
@@ -306,7 +306,7 @@ def _check_writable(tensors: Sequence[torch.Tensor]) -> None:
     """Refuse contiguous tensors that overlap, and strides that lead to one place twice."""
     ranges = []
     for i, x in enumerate(tensors):
-        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+        if x.numel() > 0 and any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
             raise InvalidArgumentError(f"tensor {i} is expanded: several entries share one place; clone it first")
         if x.is_contiguous() and x.numel() > 0:
             ranges.append((x.data_ptr(), x.data_ptr() + x.numel() * x.element_size(), i))
