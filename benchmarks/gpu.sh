@@ -87,6 +87,7 @@ if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
 from privkernels.ops import em_select, kde_em, kde_scores, noise_add, randomized_response
+from privkernels.ops import prune_apply_, prune_mask, prune_pattern_mask, prune_project_, prune_random_mask
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -107,6 +108,11 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     for distribution in ("laplace", "gaussian"):
         noise = dict(distribution=distribution, scale=300.0, granularity=1.0, key=Key.from_seed(1), label="x")
         noise_add(x, first_element=77, **noise)
+    masks, _ = prune_mask([x, x[:77]], sparsity=0.5, as_bits=True)
+    prune_apply_(x, masks[0])
+    prune_pattern_mask(x, 2, 4)
+    prune_random_mask(x, key=Key.from_seed(1), label="x", first_element=77)
+    prune_project_(x, keep=100)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do
