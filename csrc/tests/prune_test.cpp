@@ -108,7 +108,8 @@ void check_variants(PruneFormat format) {
       std::vector<uint64_t> keys(static_cast<size_t>(size));
       std::vector<uint32_t> indices(static_cast<size_t>(size));
       PruneMaskArgs args{nullptr, 0, format, true, 0, PruneOutput::kBools, nullptr};
-      const PruneChunk chunk{reinterpret_cast<const char*>(entries.data()), 1, size, reinterpret_cast<char*>(out.data())};
+      const PruneChunk chunk{reinterpret_cast<const char*>(entries.data()), 1, size,
+                             reinterpret_cast<char*>(out.data())};
       const PruneCounts counts = variant.scan(args, chunk, {1, 3}, keys.data(), indices.data());
       int64_t inside = 0, above = 0;
       for (const Bits entry : entries) inside += magnitude_bits(entry) == 1 || magnitude_bits(entry) == 2;
