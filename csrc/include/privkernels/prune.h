@@ -25,10 +25,9 @@
 //            refused: kInvalidParameter names the element.
 // Apply      Kept entries keep their bits (NaN too), the others become +0. A bool is 0 or 1.
 // Sizes      >= 0 each, less than 2^60 together; keep in [0, sum]; 1 <= n <= m <= 64.
-// Time       Linear at worst. prune_mask reads its scores once where a sample brackets the threshold (nearly always,
-//            and then it depends little on the values), and up to eight times where it does not. It is no function of
-//            the sizes alone: use none of this on secrets whose timing is watched, except prune_random, which
-//            does the same work whatever the values are.
+// Time       Linear at worst. prune_mask reads its scores once where a sample brackets the threshold (nearly always),
+//            and up to nine times where it does not, so its time tells something of the values: use it on what is
+//            released anyway. prune_random has no branch on a value or a random word; its timing is not tested.
 // CUDA       Compiled for sm_80, sm_90 and PTX; compared with the CPU by tests marked `gpu`
 //            (tests/ops/test_prune_cuda.py), which no GPU has run yet.
 #pragma once
