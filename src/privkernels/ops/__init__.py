@@ -18,6 +18,13 @@ from privkernels.ops.kde_em import (
     kde_scores,
     kde_scores_reference,
 )
+from privkernels.ops.mask_sum import (
+    decode_fixed_point,
+    encode_fixed_point,
+    mask_sum,
+    mask_sum_,
+    mask_sum_reference,
+)
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
 from privkernels.ops.randomized_response import (
@@ -32,10 +39,12 @@ __all__ = [
     "NoiseLaw",
     "NoiseTable",
     "RandomizedResponseLaw",
+    "decode_fixed_point",
     "em_select",
     "em_select_accuracy",
     "em_select_probabilities_reference",
     "em_select_sequences_reference",
+    "encode_fixed_point",
     "kde_em",
     "kde_em_accuracy",
     "kde_em_probabilities_reference",
@@ -43,6 +52,9 @@ __all__ = [
     "kde_peak",
     "kde_scores",
     "kde_scores_reference",
+    "mask_sum",
+    "mask_sum_",
+    "mask_sum_reference",
     "noise_add",
     "noise_add_reference",
     "noise_law",
