@@ -18,6 +18,14 @@ from privkernels.ops.kde_em import (
     kde_scores,
     kde_scores_reference,
 )
+from privkernels.ops.kmeans1d import (
+    Clusters,
+    ClusterSplit,
+    kmeans1d,
+    kmeans1d_layers,
+    kmeans1d_reference,
+    kmeans1d_split,
+)
 from privkernels.ops.mask_sum import (
     decode_fixed_point,
     encode_fixed_point,
@@ -34,6 +42,8 @@ from privkernels.ops.randomized_response import (
 )
 
 __all__ = [
+    "ClusterSplit",
+    "Clusters",
     "EmSelectAccuracy",
     "KdeEmAccuracy",
     "NoiseLaw",
@@ -52,6 +62,10 @@ __all__ = [
     "kde_peak",
     "kde_scores",
     "kde_scores_reference",
+    "kmeans1d",
+    "kmeans1d_layers",
+    "kmeans1d_reference",
+    "kmeans1d_split",
     "mask_sum",
     "mask_sum_",
     "mask_sum_reference",
