@@ -37,8 +37,8 @@ bool index_fits(int bytes, int64_t clusters) {
 // -1. Fewer buffers mean fewer pages that the system has to clear.
 int64_t sort_values(const float* values, int64_t size, const KmeansLoops& loops, unsigned char* first,
                     unsigned char* second) {
-  uint32_t* keys = reinterpret_cast<uint32_t*>(first);
-  uint32_t* other = reinterpret_cast<uint32_t*>(second);
+  uint32_t* keys = reinterpret_cast<uint32_t*>(kRadixPasses % 2 == 0 ? second : first);
+  uint32_t* other = reinterpret_cast<uint32_t*>(kRadixPasses % 2 == 0 ? first : second);
   std::vector<uint32_t> histograms(kRadixPasses * kRadixSize);
   std::vector<int64_t> places(kRadixPasses * kRadixSize);
   // Counts of 32 bits are enough for slices; their sums are not.

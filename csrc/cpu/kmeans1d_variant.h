@@ -6,10 +6,10 @@
 
 namespace privkernels {
 
-constexpr int kRadixBits = 11, kRadixPasses = 3, kRadixSize = 1 << kRadixBits;
+constexpr int kRadixBits = 8, kRadixPasses = 4, kRadixSize = 1 << kRadixBits;
 
 struct KmeansLoops {
-  // keys [N] and histograms [3, 2048] (added to) of the values; returns the first that is not finite, or -1.
+  // keys [N] and histograms [passes, 2^bits] (added to) of the values; returns the first that is not finite, or -1.
   int64_t (*keys)(const float* values, int64_t size, uint32_t* keys, uint32_t* histograms);
   // Sums [blocks] of 64 values less center each; the last block may be shorter.
   void (*block_sums)(const float* sorted, int64_t size, double center, double* sums);
