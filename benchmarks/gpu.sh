@@ -86,7 +86,7 @@ step 40 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import em_select, kde_em, kde_scores, noise_add, randomized_response
+from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -107,6 +107,10 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     for distribution in ("laplace", "gaussian"):
         noise = dict(distribution=distribution, scale=300.0, granularity=1.0, key=Key.from_seed(1), label="x")
         noise_add(x, first_element=77, **noise)
+for dtype in (torch.int32, torch.int64):
+    for size, seeds in ((1003, 70), (200_003, 2)):
+        keys = [Key.from_seed(seed) for seed in range(seeds)]
+        mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do
