@@ -39,11 +39,11 @@ PK_HD double combine_lanes(const double* lanes) {
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
-// The sum of x[lo] to x[hi - 1], a part of 64, each less `center`, in the order of the whole block's sum.
+// The sum of x[lo] to x[hi - 1], a part of 64, in the order of the whole block's sum.
 template <class T>
-PK_HD double part_sum(const T* x, int lo, int hi, double center) {
+PK_HD double part_sum(const T* x, int lo, int hi) {
   double lanes[kKmeansLanes] = {};
-  for (int i = lo; i < hi; ++i) lanes[i % kKmeansLanes] += static_cast<double>(x[i]) - center;
+  for (int i = lo; i < hi; ++i) lanes[i % kKmeansLanes] += static_cast<double>(x[i]);
   return combine_lanes(lanes);
 }
 

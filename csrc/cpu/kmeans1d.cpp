@@ -45,15 +45,15 @@ double combine(SumLanes sum) {
   return combine_lanes(lanes);
 }
 
-void block_sums(const float* sorted, int64_t size, double center, double* sums) {
+void block_sums(const float* sorted, int64_t size, double* sums) {
   const int64_t whole = size / kKmeansBlock;
   for (int64_t block = 0; block < whole; ++block) {
     SumLanes sum = {};
-    for (int i = 0; i < kKmeansBlock; i += kKmeansLanes) sum += load(sorted + block * kKmeansBlock + i) - center;
+    for (int i = 0; i < kKmeansBlock; i += kKmeansLanes) sum += load(sorted + block * kKmeansBlock + i);
     sums[block] = combine(sum);
   }
   if (whole * kKmeansBlock < size) {
-    sums[whole] = part_sum(sorted + whole * kKmeansBlock, 0, static_cast<int>(size % kKmeansBlock), center);
+    sums[whole] = part_sum(sorted + whole * kKmeansBlock, 0, static_cast<int>(size % kKmeansBlock));
   }
 }
 

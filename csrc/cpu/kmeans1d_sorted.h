@@ -13,19 +13,22 @@ namespace privkernels {
 class SortedValues {
  public:
   SortedValues(const float* sorted, int64_t size, const KmeansLoops& loops, int threads)
-      : sorted_(sorted), size_(size), loops_(loops), threads_(threads), center_(sorted[size / 2]) {
+      : sorted_(sorted), size_(size), loops_(loops), threads_(threads) {
     const int64_t blocks = (size + kKmeansBlock - 1) / kKmeansBlock;
     sums_.resize(at(blocks));
     parallel_for((size + kChunk - 1) / kChunk, threads, [&](int, int64_t chunk) {
       const int64_t begin = chunk * kChunk, count = std::min(kChunk, size - begin);
-      loops.block_sums(sorted + begin, count, center_, sums_.data() + begin / kKmeansBlock);
+      loops.block_sums(sorted + begin, count, sums_.data() + begin / kKmeansBlock);
     });
-    // Outwards from the median, so that an outlier at one end spoils no sum at the other.
-    const int64_t groups = (blocks + kKmeansGroup - 1) / kKmeansGroup,
-                  middle = size / 2 / (kKmeansBlock * kKmeansGroup);
+    // Outwards from the group that holds zero, so that sums on either side are of numbers of one sign, and none
+    // holds a number larger than those it is used for.
+    const int64_t groups = (blocks + kKmeansGroup - 1) / kKmeansGroup;
+    const int64_t negative = std::lower_bound(sorted, sorted + size - 1, 0.0f) - sorted;
+    middle_ = negative / (kKmeansBlock * kKmeansGroup);
+    middle_sum_ = group_sum(middle_, 0, kKmeansGroup);
     before_.resize(at(groups + 1));
-    for (int64_t g = middle; g < groups; ++g) before_[at(g + 1)] = before_[at(g)] + group_sum(g, 0, kKmeansGroup);
-    for (int64_t g = middle - 1; g >= 0; --g) before_[at(g)] = before_[at(g + 1)] - group_sum(g, 0, kKmeansGroup);
+    for (int64_t g = middle_ + 1; g < groups; ++g) before_[at(g + 1)] = before_[at(g)] + group_sum(g, 0, kKmeansGroup);
+    for (int64_t g = middle_ - 1; g >= 0; --g) before_[at(g)] = before_[at(g + 1)] - group_sum(g, 0, kKmeansGroup);
   }
 
   int64_t size() const { return size_; }
@@ -33,7 +36,7 @@ class SortedValues {
 
   // The mean of ranks [begin, end), which is not empty.
   float mean(int64_t begin, int64_t end) const {
-    const double exact = center_ + range_sum(begin, end) / static_cast<double>(end - begin);
+    const double exact = range_sum(begin, end) / static_cast<double>(end - begin);
     const float rounded = static_cast<float>(exact) + 0.0f;
     return std::min(std::max(rounded, sorted_[begin]), sorted_[end - 1]);
   }
@@ -87,14 +90,13 @@ class SortedValues {
   // Blocks [low, high) of a group, as many as there are.
   double group_sum(int64_t group, int low, int high) const {
     const int64_t first = group * kKmeansGroup, left = static_cast<int64_t>(sums_.size()) - first;
-    return part_sum(sums_.data() + first, low, static_cast<int>(std::min<int64_t>(high, left)), 0.0);
+    return part_sum(sums_.data() + first, low, static_cast<int>(std::min<int64_t>(high, left)));
   }
 
   double block_part(int64_t block, int low, int high) const {
-    return part_sum(sorted_ + block * kKmeansBlock, low, high, center_);
+    return part_sum(sorted_ + block * kKmeansBlock, low, high);
   }
 
-  // Of the differences from the center.
   double range_sum(int64_t begin, int64_t end) const {
     const int64_t first = begin / kKmeansBlock, last = (end - 1) / kKmeansBlock;
     const int low = static_cast<int>(begin % kKmeansBlock), high = static_cast<int>((end - 1) % kKmeansBlock) + 1;
@@ -104,7 +106,9 @@ class SortedValues {
     const int after = static_cast<int>(first % kKmeansGroup) + 1, until = static_cast<int>(last % kKmeansGroup);
     if (left == right) return ends + group_sum(left, after, until);
     const double inner = group_sum(left, after, kKmeansGroup) + group_sum(right, 0, until);
-    return (before_[at(right)] - before_[at(left + 1)]) + (inner + ends);
+    double between = before_[at(right)] - before_[at(left + 1)];
+    if (left < middle_ && middle_ < right) between += middle_sum_;
+    return between + (inner + ends);
   }
 
   double group_inertia(const std::vector<float>& centroids, const std::vector<int64_t>& firsts, int64_t group) const {
@@ -129,9 +133,10 @@ class SortedValues {
   int64_t size_;
   const KmeansLoops& loops_;
   int threads_;
-  double center_;
-  std::vector<double> sums_;    // of each block
-  std::vector<double> before_;  // of all groups before this one, counted from the median's
+  std::vector<double> sums_;  // of each block
+  int64_t middle_;            // the group that holds zero, or the nearest to it
+  double middle_sum_;
+  std::vector<double> before_;  // of the groups before this one, from the middle one, which is not counted
 };
 
 }  // namespace privkernels

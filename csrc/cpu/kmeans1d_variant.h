@@ -11,8 +11,8 @@ constexpr int kRadixBits = 8, kRadixPasses = 4, kRadixSize = 1 << kRadixBits;
 struct KmeansLoops {
   // keys [N] and histograms [passes, 2^bits] (added to) of the values; returns the first that is not finite, or -1.
   int64_t (*keys)(const float* values, int64_t size, uint32_t* keys, uint32_t* histograms);
-  // Sums [blocks] of 64 values less center each; the last block may be shorter.
-  void (*block_sums)(const float* sorted, int64_t size, double center, double* sums);
+  // Sums [blocks] of 64 values each; the last block may be shorter.
+  void (*block_sums)(const float* sorted, int64_t size, double* sums);
   // The sum of (v - c)^2 over a block of `size` values, centroids[i] belonging to value i.
   double (*block_inertia)(const float* sorted, const double* centroids, int size);
   // The number of boundaries [m] (increasing) that are below each value. table [65537] as make_table fills it, or null.

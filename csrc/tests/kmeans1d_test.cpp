@@ -46,7 +46,7 @@ void check_loops(int64_t size) {
       if (j > 0 && (keys[j - 1] < keys[j]) != (values[j - 1] < values[j])) expect(false, "ordered", isa_name(Isa(i)));
     }
     std::vector<double> sums(static_cast<size_t>((size + kKmeansBlock - 1) / kKmeansBlock));
-    loops.block_sums(values.data(), size, 0.5, sums.data());
+    loops.block_sums(values.data(), size, sums.data());
     const int part = static_cast<int>(size < kKmeansBlock ? size : kKmeansBlock);
     const double inertia = loops.block_inertia(values.data(), centroids.data(), part);
     if (i == 0) expected_sums = sums, expected_inertia = inertia;

@@ -163,11 +163,34 @@ def test_extremes(x: torch.Tensor, method: Any) -> None:
 
 def test_an_outlier_costs_no_accuracy() -> None:
     """The means of the other clusters are right although one value is 1e30 times larger, at either end."""
-    x = normal(20_000)  # several groups of 4096, whose sums are added from the median outwards
+    x = normal(20_000)  # several groups of 4096, whose sums are added from zero outwards
     for outlier in (-1e30, 1e30):
         got = kmeans1d(torch.cat([x, torch.tensor([outlier])]), 2, iterations=50, method="lloyd")
         other = got.centroids[1 if outlier < 0 else 0]
         assert float(other) == pytest.approx(float(x.double().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.57, 0.9])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_many_huge_values_cost_no_accuracy(sign: float, share: float) -> None:
+    """Not only outliers: whole groups of values that are 1e30 times larger than the others, and all positive ones."""
+    size = 40_000
+    small = normal(size - int(size * share))
+    for others in (small, small.abs(), -small.abs()):
+        x = torch.cat([others, torch.full((int(size * share),), sign * 1e30)])
+        got = kmeans1d(x, 2, iterations=50, method="lloyd")
+        other = got.centroids[1 if sign < 0 else 0]
+        assert float(other) == pytest.approx(float(others.double().mean()), rel=2e-7, abs=1e-9)
+        assert float(got.centroids[0 if sign < 0 else 1]) == pytest.approx(sign * 1e30)
+
+
+def test_a_large_offset() -> None:
+    """Means of values around 1e6 are right to float32's last place."""
+    x = 1e6 + normal(100_000)
+    got = kmeans1d(x, 3, iterations=200, method="lloyd")
+    for c in range(3):
+        members = x[got.assignment == c].double()
+        assert abs(float(got.centroids[c]) - float(members.mean())) <= 2**-5
 
 
 def test_an_empty_cluster_keeps_its_centroid() -> None:

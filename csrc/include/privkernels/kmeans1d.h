@@ -15,10 +15,10 @@
 //            taken in the same way from the distinct values that are not among them. Then up to `iterations` times:
 //            assign, take means; ends where no centroid moves. A cluster that is empty keeps its centroid.
 // Auto       Optimal where k D <= 2^20, else Lloyd.
-// Accuracy   A cluster's sum is of differences from the median in float64: blocks of 64 in 8 lanes, 64 of these
-//            in a group, groups one after another outwards from the median. Its mean is within 2^-53 (28 + 2 G^2) of
-//            the largest difference in the cluster, G = N / 4096 + 1, before it is rounded to float32; inertia:
-//            relative 2^-53 (32 + G). Same bits on every instruction set and number of threads.
+// Accuracy   A cluster's sum is in float64: blocks of 64 in 8 lanes, 64 of these in a group, groups one after another
+//            outwards from zero. Its mean is within 2^-53 (28 + 2 G^2) of the largest magnitude in the cluster,
+//            G = N / 4096 + 1, before it is rounded to float32 (2^-24 of itself); inertia: relative 2^-53 (32 + G).
+//            Same bits on every instruction set and number of threads. Assumes that denormals are not flushed.
 // Split      With centroids and residuals on grids of 2^-p_c and 2^-p_r (Truncate in Algorithm 3 of Mao et al., TPDS
 //            2022): r = trunc((v - c) 2^p_r), exact, towards zero; reconstructed (c + r 2^-p_r) rounded once to
 //            float32. kInvalidParameter names an element whose |v| 2^max(p_c, p_r) reaches 2^51 or whose |r| reaches
