@@ -86,8 +86,8 @@ step 40 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import em_select, kde_em, kde_scores, noise_add, randomized_response
 from privkernels.ops import prune_apply_, prune_mask, prune_pattern_mask, prune_project_, prune_random_mask
+from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -113,6 +113,10 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     prune_pattern_mask(x, 2, 4)
     prune_random_mask(x, key=Key.from_seed(1), label="x", first_element=77)
     prune_project_(x, keep=100)
+for dtype in (torch.int32, torch.int64):
+    for size, seeds in ((1003, 70), (200_003, 2)):
+        keys = [Key.from_seed(seed) for seed in range(seeds)]
+        mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

@@ -5,6 +5,8 @@
 #include "core/chacha20.h"
 #include "cpu/isa.h"
 #include "em_select.h"
+#include "kmeans1d.h"
+#include "mask_sum.h"
 #include "noise_add.h"
 #include "prune.h"
 #include "randomized_response.h"
@@ -71,6 +73,8 @@ PYBIND11_MODULE(_cpu, module) {
   bind_em_select_cpu(module);
   bind_randomized_response_cpu(module);
   bind_prune_cpu(module);
+  bind_mask_sum_cpu(module);
+  bind_kmeans1d_cpu(module);
   module.def("kde_em", [](const std::vector<uintptr_t>& members, const std::vector<int64_t>& strides,
                           int64_t num_elements, uintptr_t lo, int64_t lo_stride, uintptr_t hi, int64_t hi_stride,
                           uintptr_t bandwidth, int64_t bandwidth_stride, double window_ratio, int64_t grid_points,

@@ -6,11 +6,14 @@
 //   word 12  low 32 bits of the block number      word 14  attempt (or draw, below)
 //   word 13  high 32 bits of the block number     word 15  purpose (which kernel draws)
 //
-// A block holds eight 64-bit draws. There are two layouts; the purpose decides which one a kernel uses. The key is
+// A block holds eight 64-bit draws. There are three layouts; the purpose decides which one a kernel uses. The key is
 // already the one derived from the release's label.
 //
 // Neighbouring (kde_em): a block serves eight neighbouring elements; element j reads the 64-bit word j mod 8 of
 // block j div 8.
+//
+// Stream (mask_sum): a vector of 32-bit or 64-bit words is laid over the key stream as it comes, byte for byte. So
+// 32-bit element j reads word j mod 16 of block j div 16, and 64-bit element j reads as in the neighbouring layout.
 //
 // Spread (newer kernels): 16 blocks serve 128 neighbouring elements, and 64-bit word w of the group's block b serves
 // its element 16 w + b. So element j reads word (j div 16) mod 8 of block 16 (j div 128) + j mod 16, and code that
@@ -29,7 +32,8 @@ enum Purpose : uint32_t {
   kPurposeEmSelect = 3,
   kPurposePermuteAndFlip = 4,
   kPurposeRandomizedResponse = 5,
-  kPurposePrune = 8
+  kPurposePrune = 8,
+  kPurposeMaskSum = 7
 };
 
 // W is uint32_t, or a vector of them with one block in each lane.
@@ -37,6 +41,28 @@ template <class W>
 PK_HD W rotate_left(W value, int count) {
   return (value << count) | (value >> (32 - count));
 }
+
+#if defined(PK_LANES) && defined(__AVX2__) && !defined(__AVX512VL__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+// AVX2 has no rotation, but moves bytes in one instruction.
+typedef uint8_t ByteLanes __attribute__((vector_size(32)));
+
+PK_HD BitLanes rotate_left(BitLanes value, int count) {
+  const ByteLanes x = reinterpret_cast<ByteLanes>(value);
+  if (count == 16) {
+    return reinterpret_cast<BitLanes>(__builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12,
+                                                              13, 18, 19, 16, 17, 22, 23, 20, 21, 26, 27, 24, 25, 30,
+                                                              31, 28, 29));
+  }
+  if (count == 8) {
+    return reinterpret_cast<BitLanes>(__builtin_shufflevector(x, x, 3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13,
+                                                              14, 19, 16, 17, 18, 23, 20, 21, 22, 27, 24, 25, 26, 31,
+                                                              28, 29, 30));
+  }
+  return (value << count) | (value >> (32 - count));
+}
+#endif
+#endif
 
 template <class W>
 PK_HD void chacha20_quarter_round(W& a, W& b, W& c, W& d) {

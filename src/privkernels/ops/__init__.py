@@ -18,7 +18,22 @@ from privkernels.ops.kde_em import (
     kde_scores,
     kde_scores_reference,
 )
+from privkernels.ops.kmeans1d import (
+    Clusters,
+    ClusterSplit,
+    kmeans1d,
+    kmeans1d_layers,
+    kmeans1d_reference,
+    kmeans1d_split,
+)
 from privkernels.ops.mask_bits import count_kept, pack_mask, unpack_mask
+from privkernels.ops.mask_sum import (
+    decode_fixed_point,
+    encode_fixed_point,
+    mask_sum,
+    mask_sum_,
+    mask_sum_reference,
+)
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
 from privkernels.ops.prune import (
@@ -38,16 +53,20 @@ from privkernels.ops.randomized_response import (
 )
 
 __all__ = [
+    "ClusterSplit",
+    "Clusters",
     "EmSelectAccuracy",
     "KdeEmAccuracy",
     "NoiseLaw",
     "NoiseTable",
     "RandomizedResponseLaw",
     "count_kept",
+    "decode_fixed_point",
     "em_select",
     "em_select_accuracy",
     "em_select_probabilities_reference",
     "em_select_sequences_reference",
+    "encode_fixed_point",
     "kde_em",
     "kde_em_accuracy",
     "kde_em_probabilities_reference",
@@ -55,6 +74,13 @@ __all__ = [
     "kde_peak",
     "kde_scores",
     "kde_scores_reference",
+    "kmeans1d",
+    "kmeans1d_layers",
+    "kmeans1d_reference",
+    "kmeans1d_split",
+    "mask_sum",
+    "mask_sum_",
+    "mask_sum_reference",
     "noise_add",
     "noise_add_reference",
     "noise_law",
