@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
@@ -41,6 +41,17 @@ class Ceilings:
         return max(memory, arithmetic) / seconds, "memory" if memory >= arithmetic else "arithmetic"
 
 
+def measure_all(counts: Sequence[int], device: torch.device, quick: bool = False) -> dict[int, Ceilings]:
+    """By number of threads, ascending: more can do no less, so a disturbed measurement is raised to that of fewer."""
+    found: dict[int, Ceilings] = {}
+    last = Ceilings(0.0, 0.0, 0.0)
+    for threads in counts:
+        own = measure(threads, device, quick)
+        pairs = zip(astuple(own), astuple(last), strict=True)
+        found[threads] = last = Ceilings(*(max(a, b) for a, b in pairs))
+    return found
+
+
 def measure(threads: int, device: torch.device, quick: bool = False) -> Ceilings:
     """The best of a few rounds: a ceiling that is too low would flatter what is held against it."""
     megabytes = 64 if quick else 1024 if device.type == "cuda" else 256  # well beyond the caches
@@ -53,7 +64,8 @@ def measure(threads: int, device: torch.device, quick: bool = False) -> Ceilings
     def best(*runs: Callable[[], object]) -> float:
         contenders = [Contender(str(i), run, 1, threads) for i, run in enumerate(runs)]
         timed = rounds_of(contenders, 2 if quick else 5, device)
-        return min(min(rounds.wall) for rounds in timed)
+        by_cpu = device.type == "cpu" and threads == 1  # as the kernels are timed
+        return min(min(rounds.cpu if by_cpu else rounds.wall) for rounds in timed)
 
     size = x.numel() * x.element_size()
     read = size / best(lambda: x.sum(), lambda: torch.dot(x, x), lambda: x.amax())

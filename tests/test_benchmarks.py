@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accounting, comparison, growth, timing
+from benchmarks import accounting, ceilings, comparison, growth, timing
 from benchmarks.case import Case, Peer
 from benchmarks.ceilings import Ceilings
 from benchmarks.kernels import KERNELS, em_select, kde_em, kde_em_peers, noise_add, randomized_response
@@ -101,7 +101,7 @@ def test_a_wrong_result_ends_the_program_before_anything_is_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(driver, "cases_of", lambda *_: [small_case(), small_case(wrong="off by\n   one")])
-    monkeypatch.setattr(driver, "measure", lambda *_: pytest.fail("ceilings were measured"))
+    monkeypatch.setattr(driver, "measure_all", lambda *_: pytest.fail("ceilings were measured"))
     monkeypatch.setattr(driver, "compare", lambda *_, **__: pytest.fail("something was timed"))
     with pytest.raises(SystemExit) as ended:
         driver.main(["--quick", "--kernel", "noise_add"])
@@ -148,13 +148,19 @@ def test_ratios_are_medians_of_paired_rounds_and_shares_are_scaled_up(monkeypatc
 
 
 def test_the_fraction_of_the_ceiling_names_the_nearer_one() -> None:
-    ceilings = Ceilings(read=100.0, copy=50.0, operations=10.0)
+    limits = Ceilings(read=100.0, copy=50.0, operations=10.0)
     case = dataclasses.replace(small_case(), bytes_moved=300.0, bytes_written=50.0, operations=20.0)
-    assert ceilings.fraction(case, 8.0) == (pytest.approx((200 / 100 + 100 / 50) / 8), "memory")
+    assert limits.fraction(case, 8.0) == (pytest.approx((200 / 100 + 100 / 50) / 8), "memory")
     busy = dataclasses.replace(case, operations=60.0)
-    assert ceilings.fraction(busy, 8.0) == (pytest.approx(6 / 8), "arithmetic")
+    assert limits.fraction(busy, 8.0) == (pytest.approx(6 / 8), "arithmetic")
     written = dataclasses.replace(case, bytes_written=300.0, operations=0.0)
-    assert ceilings.fraction(written, 8.0) == (pytest.approx(300 / 50 / 8), "memory")
+    assert limits.fraction(written, 8.0) == (pytest.approx(300 / 50 / 8), "memory")
+
+
+def test_more_threads_have_no_lower_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {1: Ceilings(10.0, 5.0, 3.0), 2: Ceilings(8.0, 9.0, 6.0)}
+    monkeypatch.setattr(ceilings, "measure", lambda threads, *_: measured[threads])
+    assert ceilings.measure_all([1, 2], CPU) == {1: measured[1], 2: Ceilings(10.0, 9.0, 6.0)}
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--json"], ["--kernel", "none"]])

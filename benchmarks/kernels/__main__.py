@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.case import Case
-from benchmarks.ceilings import Ceilings, measure
+from benchmarks.ceilings import Ceilings, measure_all
 from benchmarks.comparison import Row, WrongResultError, checked, compare
 from benchmarks.kernels import KERNELS
 from benchmarks.timing import for_each_instruction_set, machine_facts
@@ -140,7 +140,7 @@ def main(words: list[str] | None = None) -> None:
     ceilings: dict[int, Ceilings] = {}
     if not arguments.only_ours:
         counts = [1] if device.type == "cuda" else sorted({1, torch.get_num_threads()})
-        ceilings = {threads: measure(threads, device, arguments.quick) for threads in counts}
+        ceilings = measure_all(counts, device, arguments.quick)
     for threads, found in ceilings.items():
         print(
             f"ceilings, {threads} threads: read {found.read / 1e9:.1f} GB/s, "
