@@ -82,14 +82,14 @@ def compare(
         by_cpu = device.type == "cpu" and threads == 1
         ours = own.cpu if by_cpu else own.wall
         seconds = statistics.median(ours)
-        fraction = ceilings[threads].fraction(case, seconds) if threads in ceilings else (None, None)
+        fraction, ceiling = ceilings[threads].fraction(case, seconds) if threads in ceilings else (None, None)
 
         found: list[tuple[str | None, float | None, float | None]] = []
         for peer, timed in zip(peers, others, strict=True):
             theirs = [time / peer.share for time in (timed.cpu if by_cpu else timed.wall)]
             found.append((peer.name, statistics.median(theirs), ratio_of(ours, theirs)))
         rows += [
-            Row(case.kernel, case.name, threads, case.size, seconds, *beside, *fraction, error)
+            Row(case.kernel, case.name, threads, case.size, seconds, *beside, fraction, ceiling, error)
             for beside in found or [(None, None, None)]
         ]
     return rows

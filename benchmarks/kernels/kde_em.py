@@ -103,9 +103,14 @@ def make_inputs(setting: Setting, size: int, device: torch.device) -> peers.Inpu
 
 
 def ours(inputs: peers.Inputs, setting: Setting) -> torch.Tensor:
+    lo, hi, bandwidth = (
+        value if value.dim() else value.item() for value in (inputs[name] for name in ("lo", "hi", "bandwidth"))
+    )
     return kde_em(
         inputs["theta"],
-        **{name: value if value.dim() else value.item() for name, value in inputs.items() if name != "theta"},
+        lo=lo,
+        hi=hi,
+        bandwidth=bandwidth,
         multiplier=setting.multiplier,
         key=KEY,
         label="benchmark",
