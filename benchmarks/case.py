@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+# Of ChaCha20, 32-bit, for each 64-bit word: 80 quarter rounds of 12, and 16 additions, for 8 words.
+CHACHA20_OPERATIONS = 122.0
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -38,8 +41,11 @@ class Case:
             not within the contract. Runs before anything is timed.
         bytes_moved: what must be read and written at the least, in bytes.
         operations: arithmetic operations (32-bit, a fused multiply-add counts as two) that ``run`` does, for the
-            share of the machine's ceiling; 0 where only the memory's ceiling makes sense.
+            share of the machine's ceiling; 0 where only the memory's ceiling makes sense. The ceiling is that of
+            fused multiply-adds, so code of additions, or of integers, reaches half of it at the most.
         skipped: names of peers that are not installed.
+        bytes_written: how many of ``bytes_moved`` are written. With 0 all of them are held against the speed of
+            reading, which is the higher one.
     """
 
     kernel: str
@@ -51,3 +57,4 @@ class Case:
     bytes_moved: float
     operations: float = 0.0
     skipped: Sequence[str] = ()
+    bytes_written: float = 0.0

@@ -73,15 +73,8 @@ if grep -q 'skipped="[1-9]' "$out/gpu_tests.xml" 2>/dev/null; then
   echo "== a gpu test was skipped on a machine with a GPU" >&2
   failed+=("skipped tests")
 fi
-step 60 "kde_em on the GPU" "$venv" -m benchmarks.kernels.kde_em --device cuda --elements 1200000 --compile \
-  --json "$out/kde_em_cuda.json"
-step 30 "kde_em on this machine's processor" "$venv" -m benchmarks.kernels.kde_em --elements 100000 --rounds 3 \
-  --json "$out/kde_em_cpu.json"
-step 30 "em_select on the GPU" "$venv" -m benchmarks.kernels.em_select --device cuda --json "$out/em_select_cuda.json"
-step 20 "randomized_response on the GPU" "$venv" -m benchmarks.kernels.randomized_response --device cuda \
-  --elements 20000000 --json "$out/randomized_response_cuda.json"
-step 40 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device cuda --elements 33554432 \
-  --json "$out/noise_add_cuda.json"
+step 120 "kernels on the GPU" "$venv" -m benchmarks.kernels --device cuda --rounds 3 --json "$out/kernels_cuda.json"
+step 60 "kernels on this machine's processor" "$venv" -m benchmarks.kernels --quick --json "$out/kernels_cpu_quick.json"
 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'

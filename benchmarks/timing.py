@@ -58,7 +58,15 @@ class Timing:
         }
 
 
-def interleaved(contenders: Sequence[Contender], rounds: int, device: torch.device) -> list[Timing]:
+@dataclass(frozen=True)
+class Rounds:
+    """One contender's seconds in every round: elapsed, and of all the process's threads together."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+
+def rounds_of(contenders: Sequence[Contender], rounds: int, device: torch.device) -> list[Rounds]:
     """Time every contender once in each round, after one round that is not counted.
 
     So what slows the machine for a while slows all of them, and ratios hold better than times.
@@ -68,46 +76,52 @@ def interleaved(contenders: Sequence[Contender], rounds: int, device: torch.devi
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    wall: dict[str, list[float]] = {c.name: [] for c in contenders}
-    cpu: dict[str, list[float]] = {c.name: [] for c in contenders}
+    wall: list[list[float]] = [[] for _ in contenders]
+    cpu: list[list[float]] = [[] for _ in contenders]
     before = torch.get_num_threads()
-    for round_number in range(rounds + 1):
-        for contender in contenders:
-            torch.set_num_threads(contender.threads)
-            wait()
-            start, cpu_start = time.perf_counter(), time.process_time()
-            contender.run()
-            wait()
-            if round_number > 0:
-                wall[contender.name].append(time.perf_counter() - start)
-                cpu[contender.name].append(time.process_time() - cpu_start)
-    torch.set_num_threads(before)
+    try:
+        for round_number in range(rounds + 1):
+            for i, contender in enumerate(contenders):
+                torch.set_num_threads(contender.threads)
+                wait()
+                start, cpu_start = time.perf_counter(), time.process_time()
+                contender.run()
+                wait()
+                if round_number > 0:
+                    cpu[i].append(time.process_time() - cpu_start)
+                    wall[i].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return [Rounds(tuple(w), tuple(c)) for w, c in zip(wall, cpu, strict=True)]
+
+
+def interleaved(contenders: Sequence[Contender], rounds: int, device: torch.device) -> list[Timing]:
+    """The medians of :func:`rounds_of`, per element."""
     return [
         Timing(
             c.name,
             c.elements,
             c.threads,
-            statistics.median(wall[c.name]) * 1e9 / c.elements,
-            statistics.median(cpu[c.name]) * 1e9 / c.elements,
+            statistics.median(timed.wall) * 1e9 / c.elements,
+            statistics.median(timed.cpu) * 1e9 / c.elements,
         )
-        for c in contenders
+        for c, timed in zip(contenders, rounds_of(contenders, rounds, device), strict=True)
     ]
 
 
-def for_each_instruction_set(module: str, elements: int, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """The results of ``python -m MODULE --only-ours`` for every supported instruction set, each in a process."""
+def for_each_instruction_set(module: str, arguments: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """``rows`` of the JSON that ``python -m MODULE ARGUMENTS`` writes for every supported instruction set, each in a
+    process of its own."""
     results = {}
     for isa in _native.cpu().build_info()["instruction_sets"]:
         if not isa["supported"]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "result.json"
-            command = [sys.executable, "-m", module, "--elements", str(elements), "--rounds", str(rounds)]
+            command = [sys.executable, "-m", module, *arguments, "--json", str(file)]
             environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-            subprocess.run(
-                [*command, "--only-ours", "--json", str(file)], env=environment, check=True, stdout=subprocess.DEVNULL
-            )
-            results[isa["name"]] = _files.read_json(file)["results"]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            results[isa["name"]] = _files.read_json(file)["rows"]
     return results
 
 

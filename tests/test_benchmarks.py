@@ -7,86 +7,183 @@ import getpass
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from benchmarks import accounting, timing
-from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
+from benchmarks import accounting, ceilings, comparison, growth, timing
+from benchmarks.case import Case, Peer
+from benchmarks.ceilings import Ceilings
+from benchmarks.kernels import KERNELS, em_select, kde_em, kde_em_peers, noise_add, randomized_response
+from benchmarks.kernels import __main__ as driver
 from benchmarks.papers import privacy_tables
 
-
-def run_kde_em(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["kde_em", *arguments])
-    kde_em.main()
-
-
-def test_kde_em_times_all_and_writes_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "kde_em.json"
-    run_kde_em(monkeypatch, "--elements", "300", "--rounds", "1", "--json", str(file))
-    text = file.read_text(encoding="utf-8")
-    result = json.loads(text)
-    names = [timed["name"] for timed in result["results"]]
-    for start in ("kde_em, 1 thread", "bare read", "torch eager", "scipy.stats.gaussian_kde"):
-        assert any(name.startswith(start) for name in names), names
-    assert all(timed["wall_ns_per_element"] > 0 for timed in result["results"])
-    assert result["results"][0]["times_ours"] == 1
-    assert 0 < result["check"]["score_error"] <= result["check"]["score_error_bound"]
-    assert {"processor", "cores", "instruction_set", "torch", "privkernels"} <= result["machine"].keys()
-    printed = capsys.readouterr().out
-    for private in (platform.node(), str(Path.home()), str(Path.cwd()), f"/{getpass.getuser()}"):
-        if len(private) > 3:  # "/" as a home, or no name, identifies nobody
-            assert private not in text
-            assert private not in printed
-
-
-@pytest.mark.parametrize("wrong", ["scores", "draws"])
-def test_kde_em_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    if wrong == "scores":
-        real = kde_em.kde_scores
-        monkeypatch.setattr(kde_em, "kde_scores", lambda *args, **rest: real(*args, **rest) * 1.001)
-    else:
-        monkeypatch.setattr(kde_em, "ours", lambda inputs: inputs["lo"])
-    with pytest.raises(SystemExit, match="the results are wrong"):
-        run_kde_em(monkeypatch, "--elements", "300", "--rounds", "1")
-
-
-@pytest.mark.parametrize("arguments", [["--elements", "0"], ["--rounds", "0"], ["--device", "tpu"]])
-def test_kde_em_refuses_bad_arguments(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_kde_em(monkeypatch, *arguments)
-    assert ended.value.code == 2
+CPU = torch.device("cpu")
 
 
 def identifies_nobody(*texts: str) -> bool:
+    # "/" as a home, or no name, identifies nobody
     private = (platform.node(), str(Path.home()), str(Path.cwd()), f"/{getpass.getuser()}")
     return not any(word in text for word in private if len(word) > 3 for text in texts)
 
 
-def test_em_select_times_all_and_writes_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "em_select.json"
-    arguments = ["--candidates", "300", "--rows", "3", "--rounds", "1", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["em_select", *arguments])
-    em_select.main()
+def small_case(error: float = 0.25, wrong: str = "") -> Case:
+    def check() -> float:
+        if wrong:
+            raise AssertionError(wrong)
+        return error
+
+    peers = [Peer("half", lambda: sum(range(5000)), 0.5), Peer("threaded", lambda: sum(range(5000)), threaded=True)]
+    return Case("noise_add", "injected", 10, lambda: sum(range(5000)), peers, check, bytes_moved=40, skipped=["absent"])
+
+
+def test_the_driver_runs_a_kernel_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "result.json"
+    driver.main(["--quick", "--rounds", "1", "--kernel", "randomized_response", "--isas", "--json", str(file)])
     text = file.read_text(encoding="utf-8")
     result = json.loads(text)
-    assert len(result["results"]) == 6
-    for case, timed in result["results"].items():
-        assert timed[0]["name"] == "em_select, 1 thread", case
-        assert timed[0]["times_ours"] == 1
-        assert all(timing["wall_ns_per_element"] > 0 for timing in timed)
-    assert 0 < result["check"]["total_variation_bound"] < 1e-15
+    cases = {row["case"] for row in result["rows"]}
+    assert len(cases) == 1
+    for row in result["rows"]:
+        assert row.keys() == {field.name for field in dataclasses.fields(comparison.Row)}
+        assert row["kernel"] == "randomized_response"
+        assert min(row["ours"], row["peer_seconds"], row["ratio"], row["fraction"]) > 0
+        assert 0 <= row["error"] < 1e-12
+        assert row["ceiling"] in ("memory", "arithmetic")
+    peers = [row["peer"] for row in result["rows"] if row["threads"] == 1]
+    assert "torch (not private)" in peers
+    assert "OpenDP make_randomized_response" in peers or "randomized_response: OpenDP" in result["skipped"]
+    assert {"processor", "cores", "instruction_set", "torch", "privkernels"} <= result["machine"].keys()
+    assert result["ceilings"]["1"].keys() == {"read", "copy", "operations"}
+    for times in result["seconds_by_instruction_set"].values():
+        assert {name.removeprefix("randomized_response, ") for name in times} == cases
+    assert "base" in result["seconds_by_instruction_set"]
     assert identifies_nobody(text, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_gives_cases_that_run_and_are_right(kernel: str) -> None:
+    cases = driver.cases_of(kernel, True, CPU)
+    assert len({case.name for case in cases}) == len(cases)
+    assert all(error >= 0 for error in comparison.checked(cases))
+    for case in cases:
+        assert case.kernel == kernel
+        assert 0 <= case.bytes_written <= case.bytes_moved
+        assert all(0 < peer.share <= 1 for peer in case.peers)
+        case.run()
+    for peer in cases[0].peers:
+        peer.run()
+
+
+def test_kde_em_has_the_cases_that_are_reported() -> None:
+    names = [case.name for case in driver.cases_of("kde_em", True, CPU)]
+    usual = "M = 50, R = 256"
+    for start in (f"{usual}, range", "M = 50, R = 64", "M = 50, R = 1024", "M = 8", "M = 200", f"{usual}, public"):
+        assert any(name.startswith(start) for name in names), names
+
+
+def test_all_peers_of_kde_em_that_are_installed_draw_from_the_law() -> None:
+    """The mean of the grid's range, as members lie symmetrically in it: a way with a wrong scale or axis is far off."""
+    inputs = kde_em.make_inputs(kde_em.USUAL, 64, CPU)
+    task = kde_em_peers.Task(inputs, kde_em.USUAL.multiplier, kde_em.WINDOW_RATIO, 256)
+    ways = [kde_em_peers.numba_draw(task), kde_em_peers.kdepy_draw(task), lambda: kde_em_peers.scipy_draw(task)]
+    middle, width = (inputs["lo"] + inputs["hi"]) / 2, inputs["hi"] - inputs["lo"]
+    for way in ways:
+        if way is not None:
+            where = (torch.as_tensor(way()) - middle) / width
+            assert where.abs().max() <= 0.5 + 1e-6
+            assert where.mean().abs() < 0.2
+
+
+def test_a_wrong_result_ends_the_program_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "cases_of", lambda *_: [small_case(), small_case(wrong="off by\n   one")])
+    monkeypatch.setattr(driver, "measure_all", lambda *_: pytest.fail("ceilings were measured"))
+    monkeypatch.setattr(driver, "compare", lambda *_, **__: pytest.fail("something was timed"))
+    with pytest.raises(SystemExit) as ended:
+        driver.main(["--quick", "--kernel", "noise_add"])
+    # A message as the code is printed, and the exit code is then 1.
+    assert ended.value.code == "the results are wrong: noise_add, injected: off by one"
+
+
+def test_injected_cases_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "cases_of", lambda *_: [small_case()])
+    file = tmp_path / "result.json"
+    driver.main(["--quick", "--rounds", "1", "--kernel", "noise_add", "--json", str(file)])
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert result["skipped"] == ["noise_add: absent"]
+    assert {row["error"] for row in result["rows"]} == {0.25}
+    threads = {(row["peer"], row["threads"]) for row in result["rows"]}
+    assert ("half", 1) in threads
+    assert not any(peer == "half" and count > 1 for peer, count in threads)
+    assert "skipped: noise_add: absent" in capsys.readouterr().out
+
+
+def test_ratios_are_medians_of_paired_rounds_and_shares_are_scaled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = timing.Rounds(wall=(9.0, 9.0, 9.0), cpu=(1.0, 2.0, 4.0))
+    half = timing.Rounds(wall=(1.0, 1.0, 1.0), cpu=(5.0, 4.0, 2.0))
+    threaded = timing.Rounds(wall=(3.0, 9.0, 18.0), cpu=(1.0, 2.0, 4.0))
+
+    def fake(ways: list[timing.Contender], rounds: int, device: torch.device) -> list[timing.Rounds]:
+        assert rounds == 3
+        return [{"ours": ours, "half": half, "threaded": threaded}[way.name] for way in ways]
+
+    monkeypatch.setattr(comparison, "rounds_of", fake)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    of = {1: Ceilings(read=10.0, copy=20.0, operations=1.0)}
+    rows = comparison.compare(small_case(), 0.25, 3, CPU, of)
+    one, other, both = rows
+    assert (one.peer, one.threads, one.ours, one.peer_seconds) == ("half", 1, 2.0, 8.0)
+    assert one.ratio == 4.0  # of 10, 4 and 1
+    assert (other.peer, other.ratio) == ("threaded", 1.0)
+    assert (both.peer, both.threads, both.ours, both.peer_seconds, both.ratio) == ("threaded", 2, 9.0, 9.0, 1.0)
+    assert (one.fraction, one.ceiling) == (2.0, "memory")
+    assert (both.fraction, both.ceiling) == (None, None)
+    assert comparison.ratio_of([1.0, 10.0, 2.0], [3.0, 10.0, 8.0]) == 3.0  # of the medians: 4
+
+
+def test_the_fraction_of_the_ceiling_names_the_nearer_one() -> None:
+    limits = Ceilings(read=100.0, copy=50.0, operations=10.0)
+    case = dataclasses.replace(small_case(), bytes_moved=300.0, bytes_written=50.0, operations=20.0)
+    assert limits.fraction(case, 8.0) == (pytest.approx((200 / 100 + 100 / 50) / 8), "memory")
+    busy = dataclasses.replace(case, operations=60.0)
+    assert limits.fraction(busy, 8.0) == (pytest.approx(6 / 8), "arithmetic")
+    written = dataclasses.replace(case, bytes_written=300.0, operations=0.0)
+    assert limits.fraction(written, 8.0) == (pytest.approx(300 / 50 / 8), "memory")
+
+
+def test_more_threads_have_no_lower_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {1: Ceilings(10.0, 5.0, 3.0), 2: Ceilings(8.0, 9.0, 6.0)}
+    monkeypatch.setattr(ceilings, "measure", lambda threads, *_: measured[threads])
+    assert ceilings.measure_all([1, 2], CPU) == {1: measured[1], 2: Ceilings(10.0, 9.0, 6.0)}
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--json"], ["--kernel", "none"]])
+@pytest.mark.parametrize("main", [driver.main, growth.main])
+def test_bad_arguments_are_refused(arguments: list[str], main: Callable[[list[str]], None]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("wrong", ["scores", "draws"])
+def test_kde_em_refuses_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    if wrong == "scores":
+        real = kde_em.kde_scores
+        monkeypatch.setattr(kde_em, "kde_scores", lambda *args, **rest: real(*args, **rest) * 1.001)
+    else:
+        monkeypatch.setattr(kde_em, "ours", lambda inputs, setting: inputs["lo"])
+    with pytest.raises(AssertionError, match="score error"):
+        kde_em.check(kde_em.make_inputs(kde_em.USUAL, 300, CPU), kde_em.USUAL)
+
+
 @pytest.mark.parametrize("wrong", ["multiplier", "mechanism", "smallest"])
-def test_em_select_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_em_select_refuses_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     real = em_select.ours
     replacement = {
         "multiplier": lambda scores, mechanism="exponential": real(scores * 1.1, mechanism),
@@ -94,82 +191,37 @@ def test_em_select_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch
         "smallest": lambda scores, mechanism="exponential": real(-scores, mechanism),
     }
     monkeypatch.setattr(em_select, "ours", replacement[wrong])
-    with pytest.raises(SystemExit, match="the results are wrong"):
-        em_select.check(torch.device("cpu"))
+    with pytest.raises(AssertionError, match="chi-square"):
+        em_select.check("permute-and-flip", CPU)
 
 
-def test_randomized_response_times_all_and_writes_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "randomized_response.json"
-    arguments = ["--elements", "300", "--rounds", "1", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["randomized_response", *arguments])
-    randomized_response.main()
-    text = file.read_text(encoding="utf-8")
-    result = json.loads(text)
-    names = [timed["name"] for timed in result["results"]]
-    assert names[0] == "randomized_response, 1 thread"
-    assert "torch (not private)" in names
-    assert 0.99 < result["check"]["implemented_epsilon"] <= 1
-    assert identifies_nobody(text, capsys.readouterr().out)
-
-
-def test_randomized_response_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_randomized_response_refuses_wrong_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(randomized_response, "ours", lambda values: values)
-    with pytest.raises(SystemExit, match="the results are wrong"):
-        randomized_response.check(torch.device("cpu"))
-
-
-@pytest.mark.parametrize("module", [em_select, randomized_response])
-@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--json"]])
-def test_other_benchmarks_refuse_bad_arguments(
-    monkeypatch: pytest.MonkeyPatch, module: ModuleType, arguments: list[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        module.main()
-    assert ended.value.code == 2
-
-
-def run_noise_add(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["noise_add", *arguments])
-    noise_add.main()
-
-
-def test_noise_add_times_all_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "noise_add.json"
-    run_noise_add(monkeypatch, "--elements", "300", "--rounds", "1", "--json", str(file))
-    text = file.read_text(encoding="utf-8")
-    result = json.loads(text)
-    names = [timed["name"] for timed in result["results"]]
-    for start in ("bare read and write, 1 thread", "noise_add laplace, s = 2^10", "noise_add gaussian", "torch float"):
-        assert any(name.startswith(start) for name in names), names
-    for library in ("opendp", "diffprivlib"):
-        assert library in result["skipped"] or any(library in name.lower() for name in names)
-    assert result["results"][0]["times_bare"] == 1
-    assert {"processor", "cores", "instruction_set", "torch", "privkernels"} <= result["machine"].keys()
-    for private in (platform.node(), str(Path.home()), str(Path.cwd()), f"/{getpass.getuser()}"):
-        if len(private) > 3:
-            assert private not in text
+    with pytest.raises(AssertionError, match="chi-square"):
+        randomized_response.check(CPU)
 
 
 @pytest.mark.parametrize("wrong", ["sums", "scale"])
-def test_noise_add_refuses_to_time_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_noise_add_refuses_wrong_results(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     if wrong == "sums":
         real = noise_add.ours
         monkeypatch.setattr(noise_add, "ours", lambda *args: real(*args) * (1 + 2.0**-20))
     else:
         steps = noise_add.noise_steps
         monkeypatch.setattr(noise_add, "noise_steps", lambda size, **rest: steps(size, **rest | {"steps": 900.0}))
-    with pytest.raises(SystemExit, match="the results are wrong"):
-        run_noise_add(monkeypatch, "--elements", "300", "--rounds", "1")
+    with pytest.raises(AssertionError, match="standard errors from"):
+        noise_add.check(torch.ones(300), "laplace", 2.0**10)
 
 
-@pytest.mark.parametrize("arguments", [["--elements", "0"], ["--rounds", "0"], ["--device", "tpu"]])
-def test_noise_add_refuses_bad_arguments(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_noise_add(monkeypatch, *arguments)
-    assert ended.value.code == 2
+def test_growth_measures_and_draws(tmp_path: Path) -> None:
+    file, picture = tmp_path / "growth.json", tmp_path / "growth.png"
+    growth.main(["--quick", "--rounds", "1", "--json", str(file), "--plot", str(picture)])
+    curves = json.loads(file.read_text(encoding="utf-8"))["curves"]
+    assert {(curve["kernel"], curve["axis"]) for curve in curves} >= {("kde_em", axis) for axis in "MRN"}
+    for curve in curves:
+        assert len(curve["values"]) == len(curve["seconds"]) >= 3
+        assert min(curve["seconds"]) > 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_rounds_are_interleaved_and_the_first_is_not_counted() -> None:

@@ -32,7 +32,7 @@ static inline Status check_noise_add(const NoiseAddArgs& args) {
   int64_t largest = 0;
   for (int t = 0; t < args.num_tables; ++t) {
     const NoiseTable& table = args.tables[t];
-    if (table.index_bits < 1 || table.index_bits > 11) return invalid("noise_add needs tables of 2 to 2048 entries");
+    if (table.index_bits < 1 || table.index_bits > 14) return invalid("noise_add needs tables of 2 to 16384 entries");
     if (table.multiplier < 1 || table.multiplier > (int64_t{1} << 40)) {
       return invalid("noise_add needs multipliers in [1, 2**40]");
     }

@@ -197,10 +197,10 @@ int main() {
   for (const FloatFormat format : {FloatFormat::kFloat32, FloatFormat::kFloat16, FloatFormat::kBFloat16}) {
     for (const NoiseDistribution distribution : {NoiseDistribution::kLaplace, NoiseDistribution::kGaussian}) {
       for (const int64_t num_elements : {1, 15, 17, 128, 129, 1000}) {
-        check_bits({num_elements, 0, format, distribution, {11}, 0});
+        check_bits({num_elements, 0, format, distribution, {14}, 0});
         check_bits({num_elements, 127, format, distribution, {1, 9, 3}, -8});
       }
-      check_bits({40001, uint64_t{0xfffffff} * 16 + 77, format, distribution, {9, 11}, -20});
+      check_bits({40001, uint64_t{0xfffffff} * 16 + 77, format, distribution, {13, 14}, -20});
       check_bits({300, (uint64_t{1} << 62) + 5, format, distribution, {8, 8, 8, 8, 8}, 100});
       check_bits({300, 1, format, distribution, {6, 6}, -100});
     }

@@ -266,7 +266,7 @@ def test_the_kernel_refuses_what_python_would_not_pass() -> None:
     entries = torch.tensor([0, 1], dtype=torch.int64)
     good: list[Any] = [0, 0, 0, False, entries.data_ptr(), [1], [1], bytes(32), 0, 0, 0, 0, 1]
     assert _native.cpu().noise_add(*good)[0] == 0
-    wrong = {1: -1, 2: 101, 5: [12], 6: [2**41], 8: 2**64 - 1, 9: 8}
+    wrong = {1: -1, 2: 101, 5: [15], 6: [2**41], 8: 2**64 - 1, 9: 8}
     for place, value in itertools.chain(wrong.items(), [(2, -101), (5, [0]), (6, [0])]):
         arguments = list(good)
         arguments[place] = value

@@ -38,7 +38,7 @@ enum class NoiseDistribution : int32_t { kLaplace = 0, kGaussian = 1 };
 struct NoiseTable {
   const uint64_t* entries;
   int64_t multiplier;  // grid steps that one unit of the outcome is worth
-  int32_t index_bits;  // 1 to 11
+  int32_t index_bits;  // 1 to 14
 };
 
 constexpr int kMaxNoiseTables = 8;

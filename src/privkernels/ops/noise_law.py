@@ -45,7 +45,7 @@ from privkernels.errors import InvalidArgumentError
 Distribution = Literal["laplace", "gaussian"]
 
 SMALLEST_STEPS, LARGEST_STEPS = 2.0**-3, 2.0**40
-MAX_INDEX_BITS = 11  # tables of at most 2048 entries, 16 KiB
+MAX_INDEX_BITS = 14  # tables of at most 16384 entries, 128 KiB: a look-up there costs less than another random word
 _TAIL = 46  # exp(-46) < 2^-66: what lies beyond a table's end is below the resolution of its counts
 _SMOOTH = Fraction(2143, 1000)  # the least a above: 2 exp(-2 pi^2 a) < 2^-60
 _LOG_RATIO_OF_A_LEVEL = 2.0**-59
@@ -63,7 +63,7 @@ class NoiseTable:
     and alias_i in that of the index.
 
     Attributes:
-        index_bits: r, 1 to 11.
+        index_bits: r, 1 to 14.
         sign_bits: 1 when the word has a sign bit of its own (Gaussian), else 0.
         multiplier: what one unit of this table is worth in grid steps.
         entries: ``2**index_bits`` integers below 2**64.
