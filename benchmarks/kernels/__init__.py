@@ -6,4 +6,7 @@ KERNELS = (
     "em_select",
     "noise_add",
     "randomized_response",
+    "prune",
+    "kmeans1d",
+    "mask_sum",
 )
