@@ -24,7 +24,8 @@ inline py::tuple to_tuple(const Status& status) {
 inline KdeEmArgs kde_em_args(int64_t num_members, int64_t num_elements, uintptr_t lo, int64_t lo_stride, uintptr_t hi,
                              int64_t hi_stride, uintptr_t bandwidth, int64_t bandwidth_stride, double window_ratio,
                              int64_t grid_points, double multiplier, const py::bytes& key, uint64_t first_element,
-                             uint32_t attempt, uintptr_t value, uintptr_t index, uintptr_t scores) {
+                             uint32_t attempt, int dtype, bool fixed_work, uintptr_t value, uintptr_t index,
+                             uintptr_t scores) {
   KdeEmArgs args{};
   args.num_members = num_members;
   args.num_elements = num_elements;
@@ -39,6 +40,8 @@ inline KdeEmArgs kde_em_args(int64_t num_members, int64_t num_elements, uintptr_
   std::memcpy(args.key, secret.data(), sizeof args.key);  // x86-64, AArch64 and CUDA are little-endian
   args.first_element = first_element;
   args.attempt = attempt;
+  args.dtype = static_cast<MemberType>(dtype);
+  args.fixed_work = fixed_work;
   args.value = reinterpret_cast<float*>(value);
   args.index = reinterpret_cast<int32_t*>(index);
   args.scores = reinterpret_cast<float*>(scores);

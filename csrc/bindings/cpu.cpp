@@ -78,13 +78,13 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("kde_em", [](const std::vector<uintptr_t>& members, const std::vector<int64_t>& strides,
                           int64_t num_elements, uintptr_t lo, int64_t lo_stride, uintptr_t hi, int64_t hi_stride,
                           uintptr_t bandwidth, int64_t bandwidth_stride, double window_ratio, int64_t grid_points,
-                          double multiplier, const py::bytes& key, uint64_t first_element, uint32_t attempt,
-                          uintptr_t value, uintptr_t index, uintptr_t scores, int threads) {
+                          double multiplier, const py::bytes& key, uint64_t first_element, uint32_t attempt, int dtype,
+                          bool fixed_work, uintptr_t value, uintptr_t index, uintptr_t scores, int threads) {
     if (members.size() != strides.size()) throw py::value_error("one stride for each member");
     KdeEmArgs args = kde_em_args(static_cast<int64_t>(members.size()), num_elements, lo, lo_stride, hi, hi_stride,
                                  bandwidth, bandwidth_stride, window_ratio, grid_points, multiplier, key, first_element,
-                                 attempt, value, index, scores);
-    args.members = reinterpret_cast<const float* const*>(members.data());
+                                 attempt, dtype, fixed_work, value, index, scores);
+    args.members = reinterpret_cast<const void* const*>(members.data());
     args.member_strides = strides.data();
     Status status;
     {

@@ -43,20 +43,20 @@ PYBIND11_MODULE(_cuda, module) {
     return kde_em_cuda_workspace(args, device);
   });
   // members and member_strides: addresses of device arrays [M]; failure: of a device int64 [1] holding -1.
-  module.def(
-      "kde_em", [](uintptr_t members, uintptr_t strides, int64_t num_members, int64_t num_elements, uintptr_t lo,
-                   int64_t lo_stride, uintptr_t hi, int64_t hi_stride, uintptr_t bandwidth, int64_t bandwidth_stride,
-                   double window_ratio, int64_t grid_points, double multiplier, const py::bytes& key,
-                   uint64_t first_element, uint32_t attempt, uintptr_t value, uintptr_t index, uintptr_t scores,
-                   uintptr_t workspace, uintptr_t failure, int device, uintptr_t stream) {
-        KdeEmArgs args =
-            kde_em_args(num_members, num_elements, lo, lo_stride, hi, hi_stride, bandwidth, bandwidth_stride,
-                        window_ratio, grid_points, multiplier, key, first_element, attempt, value, index, scores);
-        args.members = reinterpret_cast<const float* const*>(members);
-        args.member_strides = reinterpret_cast<const int64_t*>(strides);
-        return to_tuple(kde_em_cuda(args, reinterpret_cast<float*>(workspace), reinterpret_cast<int64_t*>(failure),
-                                    device, reinterpret_cast<void*>(stream)));
-      });
+  module.def("kde_em", [](uintptr_t members, uintptr_t strides, int64_t num_members, int64_t num_elements, uintptr_t lo,
+                          int64_t lo_stride, uintptr_t hi, int64_t hi_stride, uintptr_t bandwidth,
+                          int64_t bandwidth_stride, double window_ratio, int64_t grid_points, double multiplier,
+                          const py::bytes& key, uint64_t first_element, uint32_t attempt, int dtype, bool fixed_work,
+                          uintptr_t value, uintptr_t index, uintptr_t scores, uintptr_t workspace, uintptr_t failure,
+                          int device, uintptr_t stream) {
+    KdeEmArgs args =
+        kde_em_args(num_members, num_elements, lo, lo_stride, hi, hi_stride, bandwidth, bandwidth_stride, window_ratio,
+                    grid_points, multiplier, key, first_element, attempt, dtype, fixed_work, value, index, scores);
+    args.members = reinterpret_cast<const void* const*>(members);
+    args.member_strides = reinterpret_cast<const int64_t*>(strides);
+    return to_tuple(kde_em_cuda(args, reinterpret_cast<float*>(workspace), reinterpret_cast<int64_t*>(failure), device,
+                                reinterpret_cast<void*>(stream)));
+  });
 }
 
 }  // namespace privkernels::bindings

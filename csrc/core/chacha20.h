@@ -33,7 +33,9 @@ enum Purpose : uint32_t {
   kPurposePermuteAndFlip = 4,
   kPurposeRandomizedResponse = 5,
   kPurposePrune = 8,
-  kPurposeMaskSum = 7
+  kPurposeMaskSum = 7,
+  kPurposeKdeEmTrial = 16,
+  kPurposeKdeEmRetry = 17
 };
 
 // W is uint32_t, or a vector of them with one block in each lane.

@@ -15,6 +15,7 @@ namespace privkernels {
 constexpr int kSeriesDegree = 5;
 constexpr float kSeriesLimit = 1.0f;             // largest window_ratio for the series
 constexpr float kLargestSquare = 120.0f;         // beyond it the kernel is below 2^-100; keeps 0 * inf away
+constexpr float kLargestRoot = 10.954451f;       // of it
 constexpr float kLargestFloat = 3.40282347e38f;  // FLT_MAX
 // Between these bandwidths neither kBaseTwo / b nor (r - theta) * kBaseTwo / b loses accuracy: the quotient is a
 // normal float, and where r - theta overflows to infinity K is zero to float accuracy for every window allowed.
@@ -38,7 +39,8 @@ constexpr double kBaseTwo = 0.84932180028801904272;  // sqrt(log2(e) / 2)
 
 // erfc(z) = 2^(-x^2) v P(v), v = 1 / (1 + z / 2), for z >= 0; absolute error 1.2e-8. x = z * sqrt(log2(e)).
 template <class F>
-PK_HD F half_erfc(F x) {
+PK_HD F half_erfc(F any) {
+  const F x = smaller(any, constant<F>(kLargestRoot));  // denormals, which are slow on some processors, are kept away
   const F v = constant<F>(1.0f) / (x * 0.41627730557884884f + 1.0f);  // 0.5 * sqrt(ln 2)
   F p = constant<F>(0.05880204807f);
   p = p * v - 0.2182398887f;
@@ -47,8 +49,7 @@ PK_HD F half_erfc(F x) {
   p = p * v + 0.1308464754f;
   p = p * v + 0.3216977596f;
   p = p * v + 0.2770351686f;
-  const F square = smaller(x * x, constant<F>(kLargestSquare));
-  return p * v * exp2_nonpositive(-square) * 0.5f;
+  return p * v * exp2_normal(-(x * x)) * 0.5f;
 }
 
 // K(t) / w_max for x = t * kBaseTwo (any finite or infinite x).
@@ -57,7 +58,7 @@ PK_HD F kde_kernel_series(F x, const KdeKernel& kernel) {
   const F s = smaller(x * x, constant<F>(kLargestSquare));
   F q = constant<F>(kernel.series[kSeriesDegree - 1]);
   for (int k = kSeriesDegree - 2; k >= 0; --k) q = q * s + kernel.series[k];
-  return (q * s + 1.0f) * exp2_nonpositive(-s);
+  return (q * s + 1.0f) * exp2_normal(-s);
 }
 
 template <class F>

@@ -5,6 +5,9 @@
 #pragma once
 
 #include "platform.h"
+#if defined(PK_LANES) && defined(PRIVKERNELS_X86)
+#include <immintrin.h>
+#endif
 
 namespace privkernels {
 
@@ -48,13 +51,29 @@ PK_HD double from_bits(uint64_t bits, double /*like*/) {
 #endif
 }
 
+PK_HD int32_t to_signed(uint32_t bits) { return static_cast<int32_t>(bits); }
+PK_HD int32_t to_integer(float value) { return static_cast<int32_t>(value); }
+PK_HD float to_float(int32_t value) { return static_cast<float>(value); }
+
 #if defined(PK_LANES)
 // Vectors as wide as the instruction set that this file is being compiled for.
 typedef float FloatLanes __attribute__((vector_size(PK_LANES * 4)));
 typedef uint32_t BitLanes __attribute__((vector_size(PK_LANES * 4)));
+typedef int32_t IntLanes __attribute__((vector_size(PK_LANES * 4)));
 
 PK_HD BitLanes to_bits(FloatLanes value) { return reinterpret_cast<BitLanes>(value); }
 PK_HD FloatLanes from_bits(BitLanes bits, FloatLanes /*like*/) { return reinterpret_cast<FloatLanes>(bits); }
+PK_HD IntLanes to_signed(BitLanes bits) { return reinterpret_cast<IntLanes>(bits); }
+// Cut towards zero; the value must fit.
+PK_HD IntLanes to_integer(FloatLanes value) { return __builtin_convertvector(value, IntLanes); }
+PK_HD FloatLanes to_float(IntLanes value) { return __builtin_convertvector(value, FloatLanes); }
+#endif
+
+PK_HD void load_lanes(const float* from, float& value) { value = *from; }
+PK_HD void store_lanes(float* to, float value) { *to = value; }
+#if defined(PK_LANES)
+PK_HD void load_lanes(const float* from, FloatLanes& value) { __builtin_memcpy(&value, from, sizeof value); }
+PK_HD void store_lanes(float* to, FloatLanes value) { __builtin_memcpy(to, &value, sizeof value); }
 #endif
 
 template <class F>
@@ -72,14 +91,29 @@ PK_HD F larger(F a, F b) {
   return a > b ? a : b;
 }
 
+#if defined(PK_LANES) && defined(PRIVKERNELS_X86)
+// One instruction each, with the same result, NaN included; the compiler makes two of the choice above. (maskz: GCC 12
+// warns of an uninitialized value in the plain intrinsics.)
+#if PK_LANES == 16
+PK_HD FloatLanes smaller(FloatLanes a, FloatLanes b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+PK_HD FloatLanes larger(FloatLanes a, FloatLanes b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+#elif PK_LANES == 8
+PK_HD FloatLanes smaller(FloatLanes a, FloatLanes b) { return _mm256_min_ps(a, b); }
+PK_HD FloatLanes larger(FloatLanes a, FloatLanes b) { return _mm256_max_ps(a, b); }
+#elif PK_LANES == 4
+PK_HD FloatLanes smaller(FloatLanes a, FloatLanes b) { return _mm_min_ps(a, b); }
+PK_HD FloatLanes larger(FloatLanes a, FloatLanes b) { return _mm_max_ps(a, b); }
+#endif
+#endif
+
 template <class F>
 PK_HD F magnitude(F value) {
   return from_bits(to_bits(value) & 0x7fffffffu, value);
 }
 
-// 2^x for x in [-125, 0], relative error below 1.2e-7; exact at 0.
+// 2^x for x in [-125, 126], relative error below 1.2e-7; exact at 0.
 template <class F>
-PK_HD F exp2_nonpositive(F x) {
+PK_HD F exp2_normal(F x) {
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum.
   const F shift = constant<F>(12582912.0f);
   const F shifted = x + shift;

@@ -19,6 +19,12 @@ PK_HD uint64_t scale_to(uint64_t bits, uint64_t total) {
 #endif
 }
 
+// The same for a total below 2^32, from the two halves of the bits.
+PK_HD uint32_t scale_to_word(uint32_t low, uint32_t high, uint32_t total) {
+  const uint64_t carry = (static_cast<uint64_t>(low) * total) >> 32;
+  return static_cast<uint32_t>((static_cast<uint64_t>(high) * total + carry) >> 32);
+}
+
 // floor(bits * total / 2^128): uniform below total up to 2^-128 in every cumulative probability.
 PK_HD Wide scale_to_wide(Wide bits, Wide total) {
   const Wide low = static_cast<Wide>(low_half(bits)) * low_half(total);

@@ -34,7 +34,7 @@ Status kde_em_cpu(const KdeEmArgs& args, int threads) {
 
   constexpr int64_t kChunk = 1024;  // a multiple of every lane count
   const int64_t chunks = (args.num_elements + kChunk - 1) / kChunk;
-  const size_t scratch_size = static_cast<size_t>((args.num_members + args.grid_points) * kMaxLanes);
+  const size_t scratch_size = static_cast<size_t>(kde_em_scratch(args));
   const int workers = static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks));
   std::vector<std::vector<float>> scratch;
   std::vector<KdeEmFailure> failures;

@@ -10,6 +10,8 @@ namespace privkernels {
 static inline Status check_kde_em(const KdeEmArgs& args) {
   const auto invalid = [](const char* message) { return Status{StatusCode::kInvalidArgument, -1, -1, message}; };
   if (args.num_members < 2) return invalid("kde_em needs at least 2 members");
+  if (static_cast<int>(args.dtype) < 0 || static_cast<int>(args.dtype) > 2)
+    return invalid("kde_em knows no such dtype");
   if (args.num_elements < 0) return invalid("kde_em needs a size of 0 or more");
   if (args.grid_points < 2 || args.grid_points > 65536) return invalid("kde_em needs 2 to 65536 grid points");
   if (!(args.window_ratio >= kSmallestWindow && args.window_ratio <= kLargestWindow)) {
@@ -22,6 +24,7 @@ static inline Status check_kde_em(const KdeEmArgs& args) {
 static inline KdeEmPlan plan_kde_em(const KdeEmArgs& args) {
   KdeEmPlan plan{};
   plan.kernel = make_kde_kernel(args.window_ratio);
+  plan.envelope = make_kde_envelope(args.window_ratio, args.num_members, args.grid_points, args.multiplier);
   const double per_unit = plan.kernel.peak / static_cast<double>(args.num_members);
   plan.score_scale = static_cast<float>(per_unit);
   plan.exponent_scale = static_cast<float>(args.multiplier * per_unit * 1.4426950408889634);

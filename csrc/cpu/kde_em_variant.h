@@ -1,7 +1,8 @@
 // Between the entry point of kde_em (kde_em_entry.cpp) and its variants (kde_em.cpp, once per instruction set).
 #pragma once
 
-#include "core/kde.h"
+#include "core/chacha20.h"
+#include "core/kde_envelope.h"
 #include "privkernels/kde_em.h"
 
 namespace privkernels {
@@ -9,6 +10,7 @@ namespace privkernels {
 // What is the same for every element of a call.
 struct KdeEmPlan {
   KdeKernel kernel;
+  KdeEnvelope envelope;
   float exponent_scale;  // log2 of a weight per unit of the sum of K / w_max
   float score_scale;     // u per unit of that sum
   float two_to_bits;     // 2^weight_bits(R)
@@ -20,7 +22,13 @@ struct KdeEmFailure {
   int64_t member = -1;
 };
 
-// Elements [begin, end). scratch: float [(M + R) * kMaxLanes], of any alignment.
+// Floats of scratch space: tiles are as wide as a group of draws (core/chacha20.h), vectors at most kMaxLanes.
+static inline int64_t kde_em_scratch(const KdeEmArgs& args) {
+  constexpr int64_t kTile = kSpreadGroup, kMaxLanes = 16;
+  return (args.num_members + kMaxNodes) * (kTile + kMaxLanes) + (4 * args.num_members + args.grid_points) * kMaxLanes;
+}
+
+// Elements [begin, end). scratch: float [kde_em_scratch], of any alignment.
 using KdeEmRange = void (*)(const KdeEmArgs&, const KdeEmPlan&, int64_t begin, int64_t end, float* scratch,
                             KdeEmFailure&);
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/chacha20.h"
-#include "core/kde.h"
+#include "core/kde_draw.h"
 #include "cpu/isa.h"
 #include "cpu/kde_em_plan.h"
 #include "tests/expect.h"
@@ -29,7 +29,7 @@ struct Shape {
 class Misaligned {
  public:
   explicit Misaligned(int64_t size) : bytes_(new unsigned char[static_cast<size_t>(size) * sizeof(float) + 1]) {}
-  const float* data() const { return reinterpret_cast<const float*>(bytes_.get() + 1); }
+  const void* data() const { return bytes_.get() + 1; }
   void set(int64_t at, float value) { std::memcpy(bytes_.get() + 1 + at * 4, &value, sizeof value); }
 
  private:
@@ -66,7 +66,7 @@ struct Problem {
 
   Shape shape;
   std::vector<Misaligned> rows;
-  std::vector<const float*> members;
+  std::vector<const void*> members;
   std::vector<int64_t> strides;
   std::vector<float> lo, hi;
   float bandwidth;
@@ -88,46 +88,46 @@ struct Output {
   std::vector<float> scores;
 };
 
+int64_t by_envelope = 0;  // elements that were drawn by the envelope, so that the tests can see that it was used
+
+int64_t from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, const std::vector<float>& totals, float best,
+                    uint64_t element) {
+  std::vector<uint64_t> cumulative;
+  uint64_t sum = 0;
+  for (const float total : totals) {
+    const float weight = exp2_normal(larger((total - best) * plan.exponent_scale, -125.0f));
+    cumulative.push_back(sum += integer_weight(weight, plan.two_to_bits));
+  }
+  uint32_t words[16];
+  addressed_block(args.key, element / 8, args.attempt, kPurposeKdeEm, words);
+  const uint64_t target = scale_to(element_bits(words, element), sum);
+  int64_t k = 0;
+  while (cumulative[static_cast<size_t>(k)] <= target) ++k;
+  return k;
+}
+
 // One element at a time, from the templates of core/ with F = float.
 void plain(const Problem& problem, Output& out) {
   const KdeEmArgs& args = problem.args;
   const KdeEmPlan plan = plan_kde_em(args);
+  std::vector<float> nodes(kMaxNodes);
   for (int64_t j = 0; j < args.num_elements; ++j) {
-    const float lo = args.lo[j], hi = args.hi[j];
-    const float step = (hi - lo) / static_cast<float>(args.grid_points - 1);
-    const float inverse = static_cast<float>(kBaseTwo) / problem.bandwidth;
+    const KdeElement in = KdeElement::at(args, j);
     std::vector<float> totals;
     float best = 0;
     for (int64_t k = 0; k < args.grid_points; ++k) {
-      float total = 0;
-      for (int64_t begin = 0; begin < args.num_members; begin += kMemberBlock) {
-        float block = 0;
-        for (int64_t i = begin; i < begin + kMemberBlock && i < args.num_members; ++i) {
-          float theta;
-          std::memcpy(&theta, args.members[i] + j * args.member_strides[i], sizeof theta);
-          const float x = (grid_point(lo, hi, step, k) - theta) * inverse;
-          block += plan.kernel.use_series ? kde_kernel_series(x, plan.kernel) : kde_kernel_wide(x, plan.kernel);
-        }
-        total += block;
-      }
-      totals.push_back(total);
-      best = larger(best, total);
-      out.scores[static_cast<size_t>(j * args.grid_points + k)] = total * plan.score_scale;
+      totals.push_back(kde_score_sum(in, plan.kernel, grid_point(in.lo, in.hi, in.step, k)));
+      best = larger(best, totals.back());
+      out.scores[static_cast<size_t>(j * args.grid_points + k)] = totals.back() * plan.score_scale;
     }
-    std::vector<uint64_t> cumulative;
-    uint64_t sum = 0;
-    for (const float total : totals) {
-      const float weight = exp2_nonpositive(larger((total - best) * plan.exponent_scale, -125.0f));
-      cumulative.push_back(sum += integer_weight(weight, plan.two_to_bits));
+    int64_t k = kde_draw_by_envelope(in, plan.kernel, plan.envelope, plan.exponent_scale, nodes.data());
+    if (k >= 0) {
+      ++by_envelope;
+    } else {
+      k = from_scores(args, plan, totals, best, args.first_element + static_cast<uint64_t>(j));
     }
-    const uint64_t element = args.first_element + static_cast<uint64_t>(j);
-    uint32_t words[16];
-    addressed_block(args.key, element / 8, args.attempt, kPurposeKdeEm, words);
-    const uint64_t target = scale_to(element_bits(words, element), sum);
-    int64_t k = 0;
-    while (cumulative[static_cast<size_t>(k)] <= target) ++k;
     out.index[static_cast<size_t>(j)] = static_cast<int32_t>(k);
-    out.value[static_cast<size_t>(j)] = grid_point(lo, hi, step, k);
+    out.value[static_cast<size_t>(j)] = grid_point(in.lo, in.hi, in.step, k);
   }
 }
 
@@ -154,17 +154,20 @@ void check_bits(const Shape& shape) {
     if (!isa_supported(static_cast<Isa>(i))) continue;
     Output got(shape);
     got.attach(problem.args);
-    std::vector<float> scratch(static_cast<size_t>((shape.num_members + shape.grid_points) * kMaxLanes));
+    std::vector<float> scratch(static_cast<size_t>(kde_em_scratch(problem.args)));
     KdeEmFailure failure;
     range_of(static_cast<Isa>(i))(problem.args, plan, 0, shape.num_elements, scratch.data(), failure);
     expect(failure.element < 0, "no failure is reported", where);
     expect(got.same_bits(expected), isa_name(static_cast<Isa>(i)), where);
   }
   for (const int threads : {1, 3}) {
-    Output got(shape);
-    got.attach(problem.args);
-    expect(kde_em_cpu(problem.args, threads).code == StatusCode::kOk, "kde_em_cpu succeeds", where);
-    expect(got.same_bits(expected), "kde_em_cpu gives the same bits", where);
+    for (const bool fixed_work : {false, true}) {
+      Output got(shape);
+      got.attach(problem.args);
+      problem.args.fixed_work = fixed_work;
+      expect(kde_em_cpu(problem.args, threads).code == StatusCode::kOk, "kde_em_cpu succeeds", where);
+      expect(got.same_bits(expected), "kde_em_cpu gives the same bits", where);
+    }
   }
 }
 
@@ -190,7 +193,9 @@ void check_failures() {
 }  // namespace privkernels
 
 int main() {
+  using privkernels::by_envelope;
   using privkernels::check_bits;
+  using privkernels::expect;
   for (const double window_ratio : {1e-6, 0.5, 1.0, 1.5, 100.0, 1e6}) {
     for (const int64_t num_elements : {1, 4, 15, 17, 40}) check_bits({9, num_elements, 33, window_ratio, 0.3f, 1});
   }
@@ -199,6 +204,9 @@ int main() {
   check_bits({50, 20, 257, 2.0, 1e20f, 2});
   check_bits({3, 16, 1000, 1.0, 1e34f, 1});
   check_bits({200, 7, 64, 0.1, 1.0f, 1});
+  check_bits({20, 300, 256, 1.0, 0.01f, 1});
+  check_bits({5, 200, 4097, 0.7, 0.3f, 1});
+  expect(by_envelope > 500, "elements are drawn by the envelope", "main");
   privkernels::check_failures();
   return privkernels::verdict();
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from privkernels.ops import (
 )
 from privkernels.randomness import Key
 from tests.support import kde_em_mirror as mirror
+from tests.support import kde_envelope_mirror as envelope_mirror
 
 KEY = Key.from_seed(2022)
 KINDS = ("normal", "equal", "outliers", "on the grid", "denormal", "huge", "at the window's edge")
@@ -47,7 +49,7 @@ class Case:
             window_ratio=self.window_ratio, grid_points=self.grid_points,
         )  # fmt: skip
 
-    def draw(self, multiplier: float, label: str = "release", **rest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, multiplier: float, label: str = "release", **rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return kde_em(
             self.theta, lo=self.lo, hi=self.hi, bandwidth=self.bandwidth, multiplier=multiplier,
             key=KEY, label=label, window_ratio=self.window_ratio, grid_points=self.grid_points, **rest,
@@ -65,6 +67,10 @@ class Case:
     def totals(self) -> np.ndarray:
         arrays = (x.numpy() for x in (self.theta, self.lo, self.hi, self.bandwidth))
         return mirror.totals(*arrays, self.window_ratio, self.grid_points)
+
+    def envelope(self, multiplier: float) -> envelope_mirror.Envelope:
+        arrays = (x.numpy() for x in (self.theta, self.lo, self.hi, self.bandwidth))
+        return envelope_mirror.envelope(*arrays, self.window_ratio, self.grid_points, multiplier)
 
 
 def make_case(
@@ -173,8 +179,11 @@ def test_every_bit_of_a_draw_is_that_of_the_twin(
         return
     totals = case.totals()
     np.testing.assert_array_equal(case.scores().numpy(), mirror.scores(totals, len(case.theta), case.window_ratio))
+    secret = KEY.derive("release").secret
     weights = mirror.integer_weights(totals, len(case.theta), case.window_ratio, multiplier)
-    expected = mirror.draw(weights, KEY.derive("release").secret, first_element, attempt)
+    from_scores = mirror.draw(weights, secret, first_element, attempt)
+    by_envelope = envelope_mirror.draw(case.envelope(multiplier), totals, secret, first_element, attempt)
+    expected = np.where(by_envelope >= 0, by_envelope, from_scores)
     np.testing.assert_array_equal(index.numpy(), expected)
     grid = mirror.grid(case.lo.numpy(), case.hi.numpy(), case.grid_points)
     np.testing.assert_array_equal(value.numpy(), grid[np.arange(size), expected])
@@ -252,7 +261,10 @@ def test_another_address_gives_other_draws(change: str) -> None:
 
 
 def test_the_uniform_draw_has_more_than_32_bits() -> None:
-    """Elements whose bits lie so close to the edge of a grid point that 32 of them choose the wrong one."""
+    """Elements whose bits lie so close to the edge of a grid point that 32 of them choose the wrong one.
+
+    Drawn from the scores: the window is too wide for the envelope.
+    """
     grid_points, label = 65521, "resolution"
     secret = KEY.derive(label).secret
     native = _native.cpu()
@@ -267,7 +279,7 @@ def test_the_uniform_draw_has_more_than_32_bits() -> None:
     theta = torch.zeros(2, 1)
     for element, index in zip(elements, expected, strict=True):
         _, drawn = kde_em(
-            theta, lo=-1.0, hi=1.0, bandwidth=0.1, multiplier=0.0, key=KEY, label=label,
+            theta, lo=-1.0, hi=1.0, bandwidth=0.1, multiplier=0.0, key=KEY, label=label, window_ratio=3.0,
             grid_points=grid_points, first_element=element,
         )  # fmt: skip
         assert drawn.item() == index

@@ -57,6 +57,19 @@ def test_cuda_gives_the_cpus_bits(
         assert torch.equal(a.view(torch.int32), b.cpu().view(torch.int32)), name
 
 
+@pytest.mark.parametrize("work", ["lazy", "fixed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_either_work_and_every_dtype(work: str, dtype: torch.dtype) -> None:
+    theta, parameters = inputs(30, 5000, 0.3)
+    theta[0] /= 1e3
+    theta = theta.to(dtype)
+    draw = DRAW | {"work": work, "grid_points": 256}
+    expected = kde_em(theta, **parameters, **draw)
+    got = kde_em(theta.cuda(), **moved(parameters), **draw)
+    for a, b in zip(expected, got, strict=True):
+        assert torch.equal(a.view(torch.int32), b.cpu().view(torch.int32))
+
+
 def test_layouts_and_numbers() -> None:
     theta, parameters = inputs(6, 500, 0.3)
     numbers = {name: value[0].item() for name, value in parameters.items()}

@@ -112,7 +112,11 @@ def test_parameter_tensors_of_a_wrong_shape_dtype_or_device(name: str, bad: torc
         (torch.zeros(4), r"theta must be \[M, N\], not of shape \(4,\)"),
         (torch.zeros(2, 2, 2), r"theta must be \[M, N\]"),
         (torch.zeros(2, 4, dtype=torch.float64), r"member 0 must be float32 \[4\] on cpu, got torch.float64"),
-        (torch.zeros(2, 4, dtype=torch.bfloat16), "member 0 must be float32"),
+        (torch.zeros(2, 4, dtype=torch.int16), "member 0 must be float32"),
+        (
+            [torch.zeros(4, dtype=torch.bfloat16), torch.zeros(4)],
+            r"member 1 must be bfloat16 \[4\] on cpu, got",
+        ),
         ([torch.zeros(4), torch.zeros(5)], r"member 1 must be float32 \[4\] on cpu, got torch.float32 \[5\]"),
         ([torch.zeros(4), torch.zeros(4, dtype=torch.int32)], "member 1 must be float32"),
         ([torch.zeros(4), torch.zeros(2, 2)], "member 1 must be float32"),
@@ -187,3 +191,9 @@ def test_no_elements_is_not_an_error() -> None:
     assert (value.dtype, index.dtype) == (torch.float32, torch.int32)
     assert kde_scores(members(3, 0), **GOOD, grid_points=7).shape == (0, 7)
     assert kde_grid(torch.zeros(0), torch.zeros(0), 4).shape == (0, 4)
+
+
+@pytest.mark.parametrize("work", ["", "Lazy", "constant", None])
+def test_unknown_work(work: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="work must be 'lazy' or 'fixed'"):
+        kde_em(members(), **GOOD, **DRAW, work=work)

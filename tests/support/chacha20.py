@@ -26,16 +26,18 @@ def block(key: bytes, counter_nonce: bytes) -> bytes:
     return struct.pack("<16I", *((x + y) & _MASK for x, y in zip(state, initial, strict=True)))
 
 
+def block_words(key: bytes, block_number: int, attempt: int, purpose: int) -> tuple[int, ...]:
+    """The eight 64-bit words of an addressed block."""
+    return struct.unpack("<8Q", block(key, struct.pack("<QII", block_number, attempt, purpose)))
+
+
 def element_bits(key: bytes, element: int, attempt: int, purpose: int) -> int:
     """The 64 bits of one element: word ``element % 8`` of block ``element // 8``."""
-    address = struct.pack("<QII", element // 8, attempt, purpose)
-    words: tuple[int, ...] = struct.unpack("<8Q", block(key, address))
-    return words[element % 8]
+    return block_words(key, element // 8, attempt, purpose)[element % 8]
 
 
 def spread_bits(key: bytes, element: int, draw: int, purpose: int) -> int:
     """Draw ``draw`` of an element in the spread layout: 16 blocks serve 128 elements, word w of block b 16 w + b."""
     group, within = divmod(element, 128)
     word, in_group = divmod(within, 16)
-    words: tuple[int, ...] = struct.unpack("<8Q", block(key, struct.pack("<QII", group * 16 + in_group, draw, purpose)))
-    return words[word]
+    return block_words(key, group * 16 + in_group, draw, purpose)[word]

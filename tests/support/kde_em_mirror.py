@@ -21,7 +21,7 @@ _DEGREE = 5
 _F = np.float32
 
 
-def _exp2_nonpositive(x: Floats) -> Floats:
+def exp2(x: Floats) -> Floats:
     shift = _F(12582912.0)
     shifted = x + shift
     f = x - (shifted - shift)
@@ -33,12 +33,12 @@ def _exp2_nonpositive(x: Floats) -> Floats:
 
 
 def _half_erfc(x: Floats) -> Floats:
+    x = np.minimum(x, _F(10.954451))
     v = _F(1) / (x * _F(0.41627730557884884) + _F(1))
     p = np.full_like(v, 0.05880204807)
     for c in (-0.2182398887, 0.1221823204, 0.307676128, 0.1308464754, 0.3216977596, 0.2770351686):
         p = p * v + _F(c)
-    square = np.minimum(x * x, _F(120))
-    return p * v * _exp2_nonpositive(-square) * _F(0.5)
+    return p * v * exp2(-(x * x)) * _F(0.5)
 
 
 def _series(window_ratio: float) -> list[np.float32]:
@@ -63,7 +63,7 @@ def _kernel(x: Floats, window_ratio: float) -> Floats:
         q = np.full_like(s, series[-1])
         for c in reversed(series[:-1]):
             q = q * s + c
-        return (q * s + _F(1)) * _exp2_nonpositive(-s)
+        return (q * s + _F(1)) * exp2(-s)
     half = _F(window_ratio / 2 * _BASE_TWO)
     t = np.abs(x)
     inner = t - half
@@ -109,7 +109,7 @@ def integer_weights(total: Floats, num_members: int, window_ratio: float, multip
     scale = _F(multiplier * (_peak(window_ratio) / num_members) * 1.4426950408889634)
     with np.errstate(all="ignore"):
         exponent = (total - total.max(axis=1, keepdims=True)) * scale
-        weight = _exp2_nonpositive(np.maximum(exponent, _F(-125)))
+        weight = exp2(np.maximum(exponent, _F(-125)))
         return (weight * _F(2.0**bits)).astype(np.int64).astype(np.uint64)
 
 

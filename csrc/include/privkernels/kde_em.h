@@ -13,25 +13,38 @@
 // Finite     every theta must be finite, else kNonFinite names the first element in order (and its
 //            first member). lo <= hi, hi - lo finite, 2^-126 <= b <= 2^100, else kInvalidParameter. lo = hi
 //            is allowed: the value is then lo. On an error the outputs are unspecified.
-// Randomness 64 bits of ChaCha20(key; block (first_element + j) / 8, attempt, kPurposeKdeEm) per element
-//            (csrc/core/chacha20.h). The draw depends on (key, first_element + j, attempt) and on element
-//            j's inputs alone: not on threads, chunks, strides or instruction set. All paths, CUDA
-//            included, are written to execute the same IEEE operations in the same order, and so to agree
-//            bit for bit, in the default floating-point environment (round to nearest, denormals kept).
-//            Tested for the CPU's; no GPU has run the comparison yet (tests/ops/test_kde_em_cuda.py).
+// Draw       Rejection sampling: an envelope of the weights (csrc/core/kde_envelope.h), built from sums over the
+//            members at a few nodes, proposes a grid point, whose score alone is then computed and decides. After 9
+//            trials without success, and where the envelope does not serve (window_ratio > 2, R < 8, M > 8192, grid
+//            points further apart than about half a bandwidth, a grid 16,000 bandwidths from zero), all R scores are
+//            computed and one uniform chooses among them. Time per element is O(M (R / c + trials)) with c as many
+//            grid points as fit into half a bandwidth, so R hardly matters.
+// Randomness ChaCha20(key; ., attempt) at addresses of the element's own (csrc/core/chacha20.h): 128 bits a trial,
+//            the first in the spread layout under kPurposeKdeEmTrial (word 0 and 1 in the next byte), four to a
+//            block number first_element + j under kPurposeKdeEmRetry after it; and 64 bits of block
+//            (first_element + j) / 8 under kPurposeKdeEm for the choice among all. The draw depends on (key,
+//            first_element + j, attempt) and on element j's inputs alone: not on threads, chunks, strides or
+//            instruction set. All paths, CUDA included, are written to execute the same IEEE operations in the same
+//            order, and so to agree bit for bit, in the default floating-point environment (round to nearest, denormals
+//            kept). Tested for the CPU's; no GPU has run the comparison yet (tests/ops/test_kde_em_cuda.py).
 // Accuracy   With u = 2^-24 and B = multiplier * w_max: the score of a grid point is within
 //                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 + window_ratio above
 //            (an edge of the window lies window_ratio / 2 bandwidths away, and is rounded as such),
-//            of Eq. 3 for the released float r_k, and the exponent adds at most (3 B + 4) u to the log of
-//            a weight. The range of the privacy loss compares four weights (two grid points, two
-//            neighbouring data sets), so the epsilon of a draw grows by at most
-//                4 multiplier e + 4 (3 B + 4) u.
-// Resolution A weight is cut to a multiple of 2^-s, s = 62 - ceil(log2 R), of the largest one, and the
-//            uniform draw has 64 bits: total variation at most R (2^-s + 2^-64) from the law of the
-//            computed weights; this goes into delta. While exp(B) is far below 2^s it is also a small
-//            relative error of every probability, and then goes into epsilon and leaves delta alone
-//            (privkernels.ops.kde_em_accuracy has both).
-// Time       Depends on M, N and R alone, but for the search of the drawn point, which ends early.
+//            of Eq. 3 for the released float r_k, and the exponent, the envelope and their quotient add at most
+//            (4 B + 12) u to the log of a weight. The range of the privacy loss compares four weights (two grid points,
+//            two neighbouring data sets), so the epsilon of a draw grows by at most
+//                4 multiplier e + 4 (4 B + 12) u.
+// Resolution A trial's node and its acceptance are decided by 64 - o bits each, o = max(2, floor(log2 R) - 3):
+//            total variation at most 18 (nodes + 1) 2^(o - 64), nodes <= 264. Among all scores, a weight is cut to a multiple of 2^-s,
+//            s = 62 - ceil(log2 R), of the largest one, and the uniform draw has 64 bits: R (2^-s + 2^-64).
+//            Both from the law of the computed weights; this goes into delta. While exp(B) is far below 2^s it
+//            is also a small relative error of every probability, and then goes into epsilon and leaves delta
+//            alone (privkernels.ops.kde_em_accuracy has both).
+// Time       With fixed_work all trials are made and all R scores computed for every element, and the first trial
+//            that succeeded is selected: time depends on M, N, R, lo, hi and bandwidth, not on the members nor on
+//            what is drawn (cache and denormals of the inputs aside). Without it, an element takes as many
+//            trials as it needs. The values are the same.
+// Members    float32, float16 or bfloat16, converted exactly.
 //
 // Source departures: the window is given relative to the bandwidth, so that w_max, and with it the
 // sensitivity, is the same for every element; the paper cuts the grid to [MIN, MAX] of the members with a fixed
@@ -44,8 +57,11 @@
 
 namespace privkernels {
 
+enum class MemberType : int { kFloat32 = 0, kFloat16 = 1, kBfloat16 = 2 };
+
 struct KdeEmArgs {
-  const float* const* members;    // [M] pointers, each to [N] with its own stride; need not be 4-byte aligned
+  const void* const* members;     // [M] pointers, each to [N] with its own stride; need not be aligned
+  MemberType dtype;               // of every member
   const int64_t* member_strides;  // [M] in elements
   int64_t num_members;            // M
   int64_t num_elements;           // N
@@ -61,9 +77,10 @@ struct KdeEmArgs {
   uint32_t key[8];         // derived from the release's label
   uint64_t first_element;  // global index of element 0
   uint32_t attempt;
-  float* value;    // [N]; or null for scores only
-  int32_t* index;  // [N] or null
-  float* scores;   // [N, R] row-major, u_j(r_k), or null
+  bool fixed_work;  // see Time
+  float* value;     // [N]; or null for scores only
+  int32_t* index;   // [N] or null
+  float* scores;    // [N, R] row-major, u_j(r_k), or null
 };
 
 // Runs on `threads` threads (>= 1) with the fastest instruction set, or the one PRIVKERNELS_ISA names.

@@ -18,11 +18,13 @@ from privkernels.ops._library import library
 from privkernels.randomness import Key
 
 _UNIT = 2.0**-24  # the rounding unit of float32
+_TRIALS, _MOST_NODES = 9, 264  # kTrials and kMaxNodes of csrc/core/kde_envelope.h
 _ROOT_HALF = math.sqrt(0.5)
+_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # MemberType in kde_em.h
 
 library.define(
     "kde_em(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, Tensor key, float window_ratio, "
-    "int grid_points, float multiplier, int first_element, int attempt) -> (Tensor, Tensor)"
+    "int grid_points, float multiplier, int first_element, int attempt, bool fixed_work=False) -> (Tensor, Tensor)"
 )
 library.define(
     "kde_scores(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, float window_ratio, "
@@ -43,6 +45,7 @@ def kde_em(
     grid_points: int = 256,
     first_element: int = 0,
     attempt: int = 0,
+    work: str = "lazy",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one grid value per element with probability proportional to exp(multiplier * u_j).
 
@@ -52,8 +55,8 @@ def kde_em(
     bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet.
 
     Args:
-        theta: float32 [M, N] with any strides, or a sequence of M float32 [N] (rows of separate, possibly
-            memory-mapped, storage); nothing is stacked or copied. M >= 2.
+        theta: float32, float16 or bfloat16 [M, N] with any strides, or a sequence of M such [N], all of one dtype
+            (rows of separate, possibly memory-mapped, storage); nothing is stacked, converted or copied. M >= 2.
         lo, hi: ends of the grid, a number (per layer) or float32 [N] (per parameter); lo <= hi.
         bandwidth: b in [2**-126, 2**100], as lo.
         multiplier: lambda >= 0, per unit of u. ``eps / (2 * sensitivity)`` gives an eps-DP draw where
@@ -63,6 +66,8 @@ def kde_em(
         grid_points: R, 2 to 65536.
         first_element: index of element 0 within the release; lets a release be drawn in slices.
         attempt: number of the try, 0 to 2**32 - 1.
+        work: "lazy" computes only what a draw needs (rejection sampling: few scores, whatever R); "fixed" does the
+            same work for every element, so that time does not depend on the members. Both give the same values.
 
     Returns:
         value: float32 [N], grid values exactly as :func:`kde_grid` gives them.
@@ -77,9 +82,11 @@ def kde_em(
     if not isinstance(key, Key):
         raise InvalidArgumentError(f"key is a privkernels.Key, not {type(key).__name__}")
     _check_numbers(grid_points, first_element, attempt)
+    if work not in ("lazy", "fixed"):
+        raise InvalidArgumentError(f"work must be 'lazy' or 'fixed', got {work!r}")
     value, index = torch.ops.privkernels.kde_em(
         members, lo, hi, bandwidth, key.derive(label).tensor(), float(window_ratio), int(grid_points),
-        float(multiplier), int(first_element), int(attempt),
+        float(multiplier), int(first_element), int(attempt), work == "fixed",
     )  # fmt: skip
     return value, index
 
@@ -113,8 +120,8 @@ class KdeEmAccuracy:
     Attributes:
         score_error: e, the largest error of a score u.
         epsilon_shift: how much the epsilon (bounded range) of one draw grows by score and weight rounding.
-        resolution_epsilon: how much it grows by cutting weights to integers and by the 64-bit uniform,
-            or infinity where that is no useful bound; then use ``resolution_tv`` instead.
+        resolution_epsilon: how much it grows by cutting weights and probabilities to integers and by the finite
+            uniforms, or infinity where that is no useful bound; then use ``resolution_tv`` instead.
         resolution_tv: total variation of one draw from the law of the computed weights, by the same cause.
     """
 
@@ -129,14 +136,21 @@ def kde_em_accuracy(num_members: int, *, multiplier: float, window_ratio: float,
     peak = kde_peak(window_ratio)
     error = peak * ((24 if window_ratio <= 1 else 48 + window_ratio) + num_members / 8) * _UNIT
     swing = multiplier * peak
-    shift = 4 * multiplier * error + 4 * (3 * swing + 4) * _UNIT
+    shift = 4 * multiplier * error + 4 * (4 * swing + 12) * _UNIT
     bits = 62 - math.ceil(math.log2(grid_points))
-    tv = grid_points * (2.0**-bits + 2.0**-64)
+    nodes = min(_MOST_NODES, grid_points + 1)
+    step = 2.0 ** (max(2, grid_points.bit_length() - 4) - 64)  # of the bits that choose a node, or accept
+    tv = grid_points * (2.0**-bits + 2.0**-64) + 2 * _TRIALS * (nodes + 1) * step
     # Every weight is at least exp(-swing) of the largest, so cutting it off costs at most this share.
     cut = math.exp(min(swing + shift, 700)) * 2.0**-bits
     uniform = math.exp(min(swing + shift, 700)) * grid_points * 2.0**-64 / max(1 - cut, 1e-300)
-    small = cut < 1e-3 and uniform < 1e-3
-    resolution = -4 * (math.log1p(-cut) + math.log1p(-uniform)) if small else math.inf
+    # A node's weight is at least 2^-22 of the largest, and at least exp(-1.1 swing) of it; an accepted share is at
+    # least exp(-gap), the most that the envelope lies above a weight, or the weight itself where a node's is cut off.
+    node = 2 * nodes * step * math.exp(min(22 * math.log(2), 1.1 * swing))
+    gap = 0.36 * min(swing, math.sqrt(26 * swing)) + 1
+    accepted = 2 * step * (math.exp(min(gap, 700)) + math.exp(min(1.1 * swing + shift, 700)) * 2.0**-22)
+    parts = (cut, uniform, node, accepted)
+    resolution = -4 * sum(math.log1p(-part) for part in parts) if max(parts) < 1e-3 else math.inf
     return KdeEmAccuracy(error, shift, resolution, tv)
 
 
@@ -205,6 +219,7 @@ def _per_element(value: object, members: list[torch.Tensor], name: str) -> torch
 class _Inputs:
     """Validated arguments in the form that the compiled modules take."""
 
+    dtype: int
     size: int
     device: torch.device
     pointers: list[int]
@@ -217,10 +232,12 @@ def _check(members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, band
     if len(members) < 2:
         raise InvalidArgumentError(f"kde_em needs at least 2 members, got {len(members)}")
     size, device = members[0].numel(), members[0].device
+    dtype = members[0].dtype if members[0].dtype in _DTYPES else torch.float32
     for i, row in enumerate(members):
-        if row.dim() != 1 or row.numel() != size or row.dtype != torch.float32 or row.device != device:
+        if row.dim() != 1 or row.numel() != size or row.dtype != dtype or row.device != device:
             raise InvalidArgumentError(
-                f"member {i} must be float32 [{size}] on {device}, got {row.dtype} {list(row.shape)} on {row.device}"
+                f"member {i} must be {str(dtype)[6:]} [{size}] on {device}, "
+                f"got {row.dtype} {list(row.shape)} on {row.device}"
             )
     for name, value in (("lo", lo), ("hi", hi), ("bandwidth", bandwidth)):
         fits = value.numel() == 1 or (value.dim() == 1 and value.numel() == size)
@@ -238,7 +255,7 @@ def _inputs(members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, ban
     for value in (lo, hi, bandwidth):
         scalars += [value.data_ptr(), 0 if value.numel() == 1 else value.stride(0)]
     pointers, strides = [row.data_ptr() for row in members], [row.stride(0) for row in members]
-    return _Inputs(size, members[0].device, pointers, strides, scalars)
+    return _Inputs(_DTYPES[members[0].dtype], size, members[0].device, pointers, strides, scalars)
 
 
 def _key_bytes(key: torch.Tensor) -> bytes:
@@ -296,13 +313,22 @@ def _run_cuda(inputs: _Inputs, settings: tuple[object, ...], outputs: tuple[int,
 def _kde_em(
     members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
     key: torch.Tensor, window_ratio: float, grid_points: int, multiplier: float, first_element: int,
-    attempt: int,
+    attempt: int, fixed_work: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     inputs = _inputs(members, lo, hi, bandwidth)
     _check_numbers(grid_points, first_element, attempt)
     value = torch.empty(inputs.size, dtype=torch.float32, device=inputs.device)
     index = torch.empty(inputs.size, dtype=torch.int32, device=inputs.device)
-    settings = (window_ratio, grid_points, multiplier, _key_bytes(key), first_element, attempt)
+    settings = (
+        window_ratio,
+        grid_points,
+        multiplier,
+        _key_bytes(key),
+        first_element,
+        attempt,
+        inputs.dtype,
+        fixed_work,
+    )
     run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
     run(inputs, settings, (value.data_ptr(), index.data_ptr(), 0))
     return value, index
@@ -316,24 +342,24 @@ def _kde_scores(
     _check_numbers(grid_points)
     scores = torch.empty((inputs.size, grid_points), dtype=torch.float32, device=inputs.device)
     run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
-    run(inputs, (window_ratio, grid_points, 0.0, bytes(32), 0, 0), (0, 0, scores.data_ptr()))
+    run(inputs, (window_ratio, grid_points, 0.0, bytes(32), 0, 0, inputs.dtype, False), (0, 0, scores.data_ptr()))
     return scores
 
 
 def _fake_kde_em(
     members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
     key: torch.Tensor, window_ratio: float, grid_points: int, multiplier: float, first_element: int,
-    attempt: int,
+    attempt: int, fixed_work: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     size = _check(members, lo, hi, bandwidth)
-    return members[0].new_empty(size), members[0].new_empty(size, dtype=torch.int32)
+    return members[0].new_empty(size, dtype=torch.float32), members[0].new_empty(size, dtype=torch.int32)
 
 
 def _fake_kde_scores(
     members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, bandwidth: torch.Tensor,
     window_ratio: float, grid_points: int,
 ) -> torch.Tensor:  # fmt: skip
-    return members[0].new_empty((_check(members, lo, hi, bandwidth), grid_points))
+    return members[0].new_empty((_check(members, lo, hi, bandwidth), grid_points), dtype=torch.float32)
 
 
 for _device in ("CPU", "CUDA"):

@@ -54,6 +54,8 @@ class DpPgSettings:
         constant_tensors_are_public: proven mode: the integer and boolean tensors, which are published as they
             are, do not depend on the records (for example BatchNorm's count of batches). Without this word
             nothing is proven of a model that has such tensors.
+        work: "lazy" or "fixed": whether the time of the draws may depend on the members (:func:`kde_em`); the
+            release is the same.
     """
 
     epsilon: float
@@ -67,9 +69,15 @@ class DpPgSettings:
     clip: float = 4.0
     bandwidths_per_range: float = 8.0
     constant_tensors_are_public: bool = False
+    work: str = "lazy"
 
     def __post_init__(self) -> None:
-        choices = {"mode": ("proven", "paper"), "unit": tuple(Unit), "center": ("auto", "initial", "zero")}
+        choices = {
+            "mode": ("proven", "paper"),
+            "unit": tuple(Unit),
+            "center": ("auto", "initial", "zero"),
+            "work": ("lazy", "fixed"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InvalidArgumentError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -221,7 +229,7 @@ def _draw(
         value, _ = kde_em(
             piece.rows, lo=lo, hi=hi, bandwidth=bandwidth, multiplier=plan.multiplier, key=key, label=label,
             window_ratio=plan.window_ratio, grid_points=plan.grid_points, first_element=piece.first_element,
-            attempt=attempt,
+            attempt=attempt, work=settings.work,
         )  # fmt: skip
         flat[piece.name][piece.start : piece.stop] = value
         progress(piece.first_element + piece.stop - piece.start, total, "drawing parameters")

@@ -1,0 +1,156 @@
+"""kde_em's two ways to draw: lazily by the envelope, or with work that does not depend on the members."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privkernels.ops import kde_em, kde_peak, kde_scores
+from privkernels.randomness import Key
+from tests.ops.test_kde_em import Case, cases, make_case
+from tests.support import kde_em_mirror as mirror
+from tests.support import kde_envelope_mirror as envelope_mirror
+from tests.support.least_times import assert_alike
+
+KEY = Key.from_seed(5)
+
+
+def multiplier(epsilon: float, num_members: int, window_ratio: float = 1.0) -> float:
+    return epsilon * num_members / (2 * kde_peak(window_ratio))
+
+
+def usual(num_members: int, size: int, grid_points: int = 256, window_ratio: float = 1.0) -> Case:
+    """As training leaves parameters: range +-4 spreads, bandwidth half a spread."""
+    rng = np.random.default_rng(num_members)
+    center = rng.normal(size=size) * 0.05
+    spread = rng.uniform(0.01, 0.03, size)
+    theta = center + spread * rng.normal(size=(num_members, size))
+    arrays = (theta, center - 4 * spread, center + 4 * spread, spread / 2)
+    return Case(*(torch.from_numpy(x.astype(np.float32)) for x in arrays), window_ratio, grid_points)
+
+
+@given(cases(), st.sampled_from([0.0, 0.7, 25.0, 400.0, 1e5]), st.integers(0, 2**40))
+@settings(max_examples=40)
+def test_both_draw_the_same_values(case: Case, factor: float, first_element: int) -> None:
+    drawn = [case.draw(factor, first_element=first_element, work=work) for work in ("lazy", "fixed")]
+    for one, other in zip(*drawn, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 1.0, 3.0, 30.0])
+def test_both_draw_the_same_values_where_many_trials_fail(epsilon: float) -> None:
+    case = usual(50, 3000)
+    drawn = [case.draw(multiplier(epsilon, 50), work=work) for work in ("lazy", "fixed")]
+    assert torch.equal(drawn[0][1], drawn[1][1])
+
+
+@pytest.mark.parametrize("grid_points", [40, 64, 257, 4096])
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("window_ratio", [0.01, 1.0, 2.0])
+def test_the_envelope_serves_usual_parameters_and_accepts_often(
+    grid_points: int, epsilon: float, window_ratio: float
+) -> None:
+    """Else lazy work would be as slow as the scores of all grid points, and no other test would see it."""
+    case = usual(50, 40, grid_points, window_ratio)
+    factor = multiplier(epsilon, 50, window_ratio)
+    envelope, totals = case.envelope(factor), case.totals()
+    assert envelope.usable.all()
+    accepted = [envelope_mirror.trial_law(envelope, j, totals[j]).sum() for j in range(5)]
+    # A window of two bandwidths is flat on top.
+    assert min(accepted) > (0.5 if window_ratio <= 1 else 0.2)
+
+
+@given(
+    st.sampled_from([2, 3, 17, 50, 200]), st.sampled_from([8, 33, 256, 1000]),
+    st.sampled_from([1e-3, 0.3, 1.0, 1.7, 2.0]), st.sampled_from([1e-30, 0.05, 1e25]),
+    st.sampled_from(["normal", "equal", "outliers", "on the grid", "denormal", "huge", "at the window's edge"]),
+    st.sampled_from([0.1, 20.0, 1e4]), st.integers(0, 2**20),
+)  # fmt: skip
+@settings(max_examples=120)
+def test_no_weight_lies_above_the_envelope(
+    num_members: int, grid_points: int, window_ratio: float, bandwidth: float, kind: str, factor: float, seed: int
+) -> None:
+    case = make_case(num_members, 12, grid_points, window_ratio, bandwidth, kind, seed)
+    envelope, totals = case.envelope(factor), case.totals()
+    for j in np.flatnonzero(envelope.usable):
+        scale = float(envelope.scale)
+        exact = case.reference()[j].numpy() * num_members / kde_peak(window_ratio)
+        for sums in (totals[j].astype(np.float64), exact):
+            weight = np.exp2((sums - float(envelope.best[j])) * scale) * 2.0**22
+            # What the clamp at 1 - 2^-24 may hide.
+            assert (weight <= envelope.bounds(int(j)) * (1 + 2e-7)).all()
+
+
+def test_half_precision_members_are_their_float32_values() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        theta = (torch.randn(9, 500, generator=torch.Generator().manual_seed(3)) * 0.3).to(dtype)
+        theta[0, :8] = torch.tensor([0.0, -0.0, 6e-8, -6e-5, 65504.0, -65504.0, 1e-7, 2**-14], dtype=dtype)
+        arguments: dict[str, Any] = {"lo": -1.0, "hi": 1.0, "bandwidth": 0.1, "grid_points": 64}
+        strided = torch.zeros(9, 1000, dtype=dtype)
+        strided[:, ::2] = theta
+        for work in ("lazy", "fixed"):
+            draw: dict[str, Any] = {"multiplier": 60.0, "key": KEY, "label": "half", "work": work, **arguments}
+            expected = kde_em(theta.float(), **draw)
+            for rows in (theta, strided[:, ::2], list(theta)):
+                assert all(torch.equal(a, b) for a, b in zip(kde_em(rows, **draw), expected, strict=True))
+        assert torch.equal(kde_scores(theta, **arguments), kde_scores(theta.float(), **arguments))
+
+
+@pytest.mark.parametrize("bits", [torch.arange(0, 2**16, dtype=torch.int32).to(torch.int16)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_precision_number_is_read_exactly(bits: torch.Tensor, dtype: torch.dtype) -> None:
+    """Two members alike, window and range around them: the score at the middle is w_max only where both are exact."""
+    values = bits.view(dtype)
+    values = values[values.isfinite()]
+    wide = values.float()
+    bandwidth = (wide.abs() * 2**-20).clamp(2.0**-126, 2.0**100)
+    arguments: dict[str, Any] = {"lo": wide, "hi": wide, "bandwidth": bandwidth, "grid_points": 2}
+    scores = kde_scores(torch.stack([values, values]), **arguments)
+    assert torch.equal(scores, kde_scores(torch.stack([wide, wide]), **arguments))
+    assert (scores - kde_peak(1.0)).abs().max() < 1e-6
+
+
+def adversarial() -> dict[str, torch.Tensor]:
+    """Members for which the number of trials, and where the draw falls, differ most."""
+    size, num_members = 256, 30
+    noise = torch.randn(num_members, size, generator=torch.Generator().manual_seed(0))
+    return {
+        "all at the lower end": torch.full((num_members, size), -1.0),
+        "all at the upper end": torch.full((num_members, size), 1.0),
+        "far outside": torch.full((num_members, size), 1e30),
+        "spread": noise * 0.4,
+        "close together": noise * 1e-3 + 0.3,
+        "two clusters": torch.where(torch.arange(num_members)[:, None] % 2 == 0, -0.9, 0.9).expand(-1, size).clone(),
+    }
+
+
+@pytest.mark.parametrize("window_ratio", [1.0, 1.5])
+def test_the_time_of_fixed_work_does_not_depend_on_the_members(window_ratio: float) -> None:
+    draw: dict[str, Any] = {
+        "lo": -1.0, "hi": 1.0, "bandwidth": 0.1, "grid_points": 128, "window_ratio": window_ratio,
+        "multiplier": multiplier(3.0, 30, window_ratio), "key": KEY, "label": "t", "work": "fixed",
+    }  # fmt: skip
+    calls = {name: partial(kde_em, theta, **draw) for name, theta in adversarial().items()}
+    assert_alike(calls, rounds=15, limit=1.5)
+
+
+def test_mirrors_constants_are_the_kernels() -> None:
+    """The last trial's bits are used: an element that only it accepts is drawn there, as the twin says."""
+    case = usual(50, 6000)
+    factor = multiplier(2.0, 50)
+    totals = case.totals()
+    envelope = case.envelope(factor)
+    secret = KEY.derive("last").secret
+    drawn = envelope_mirror.draw(envelope, totals, secret, 0, 0)
+    weights = mirror.integer_weights(totals, 50, 1.0, factor)
+    expected = np.where(drawn >= 0, drawn, mirror.draw(weights, secret))
+    _, index = kde_em(
+        case.theta, lo=case.lo, hi=case.hi, bandwidth=case.bandwidth, multiplier=factor, key=KEY, label="last"
+    )
+    np.testing.assert_array_equal(index.numpy(), expected)
