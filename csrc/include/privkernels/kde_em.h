@@ -35,11 +35,11 @@
 //            two neighbouring data sets), so the epsilon of a draw grows by at most
 //                4 multiplier e + 4 (4 B + 12) u.
 // Resolution A trial's node and its acceptance are decided by 64 - o bits each, o = max(2, floor(log2 R) - 3):
-//            total variation at most 18 (nodes + 1) 2^(o - 64), nodes <= 264. Among all scores, a weight is cut to a multiple of 2^-s,
-//            s = 62 - ceil(log2 R), of the largest one, and the uniform draw has 64 bits: R (2^-s + 2^-64).
-//            Both from the law of the computed weights; this goes into delta. While exp(B) is far below 2^s it
-//            is also a small relative error of every probability, and then goes into epsilon and leaves delta
-//            alone (privkernels.ops.kde_em_accuracy has both).
+//            total variation at most 18 (nodes + 1) 2^(o - 64), nodes <= 264. Among all scores, a weight is cut to
+//            a multiple of 2^-s, s = 62 - ceil(log2 R), of the largest one, and the uniform draw has 64 bits:
+//            R (2^-s + 2^-64). Both from the law of the computed weights; this goes into delta. While exp(B) is
+//            far below 2^s it is also a small relative error of every probability, and then goes into epsilon and
+//            leaves delta alone (privkernels.ops.kde_em_accuracy has both).
 // Time       With fixed_work all trials are made and all R scores computed for every element, and the first trial
 //            that succeeded is selected: time depends on M, N, R, lo, hi and bandwidth, not on the members nor on
 //            what is drawn (cache and denormals of the inputs aside). Without it, an element takes as many
