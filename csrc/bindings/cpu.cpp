@@ -6,6 +6,7 @@
 #include "cpu/isa.h"
 #include "em_select.h"
 #include "noise_add.h"
+#include "noisy_activations.h"
 #include "randomized_response.h"
 
 namespace privkernels::bindings {
@@ -67,6 +68,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("element_bits", &element_bits_of, py::arg("key"), py::arg("element"), py::arg("attempt"),
              py::arg("purpose"));
   bind_noise_add_cpu(module);
+  bind_noisy_activations_cpu(module);
   bind_em_select_cpu(module);
   bind_randomized_response_cpu(module);
   module.def("kde_em", [](const std::vector<uintptr_t>& members, const std::vector<int64_t>& strides,

@@ -4,6 +4,7 @@
 #include "common.h"
 #include "em_select.h"
 #include "noise_add.h"
+#include "noisy_activations.h"
 #include "randomized_response.h"
 
 namespace privkernels::bindings {
@@ -30,6 +31,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.doc() = "CUDA kernels of privkernels; see csrc/include/privkernels for the contracts.";
   module.def("device_info", &device_info);
   bind_noise_add_cuda(module);
+  bind_noisy_activations_cuda(module);
   bind_em_select_cuda(module);
   bind_randomized_response_cuda(module);
   module.def("kde_em_workspace", [](int64_t num_members, int64_t num_elements, int64_t grid_points, int device) {

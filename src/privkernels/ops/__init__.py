@@ -20,6 +20,7 @@ from privkernels.ops.kde_em import (
 )
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
+from privkernels.ops.noisy_activations import noisy_activations, noisy_activations_reference
 from privkernels.ops.randomized_response import (
     RandomizedResponseLaw,
     randomized_response,
@@ -47,6 +48,8 @@ __all__ = [
     "noise_add_reference",
     "noise_law",
     "noise_steps",
+    "noisy_activations",
+    "noisy_activations_reference",
     "permute_and_flip_probabilities_reference",
     "randomized_response",
     "randomized_response_law",
