@@ -9,14 +9,11 @@
 namespace privkernels::bindings {
 
 // memory: addresses of input, grad (0 forwards) and output. sizes: batch, channels, positions. noise: kind, exponent.
-inline NoisyActivationsArgs noisy_activations_args(const std::vector<uintptr_t>& memory, int format,
-                                                   const std::vector<int64_t>& sizes, bool channels_last, int clip_kind,
-                                                   double clip, bool is_signed, int64_t window,
-                                                   const std::vector<double>& normalization,
-                                                   const std::vector<int>& noise, double noise_std, uintptr_t entries,
-                                                   const std::vector<int>& index_bits,
-                                                   const std::vector<int64_t>& multipliers, const py::bytes& key,
-                                                   uint64_t first_element, uint32_t attempt) {
+inline NoisyActivationsArgs noisy_activations_args(
+    const std::vector<uintptr_t>& memory, int format, const std::vector<int64_t>& sizes, bool channels_last,
+    int clip_kind, double clip, bool is_signed, int64_t window, const std::vector<double>& normalization,
+    const std::vector<int>& noise, double noise_std, uintptr_t entries, const std::vector<int>& index_bits,
+    const std::vector<int64_t>& multipliers, const py::bytes& key, uint64_t first_element, uint32_t attempt) {
   NoisyActivationsArgs args{};
   const size_t tables = index_bits.size();
   if (memory.size() != 3 || sizes.size() != 3 || normalization.size() != 3 || noise.size() != 2) {
@@ -50,25 +47,24 @@ inline NoisyActivationsArgs noisy_activations_args(const std::vector<uintptr_t>&
 
 #if !defined(PRIVKERNELS_CUDA_ARCHITECTURES)
 inline void bind_noisy_activations_cpu(py::module_& module) {
-  module.def(
-      "noisy_activations",
-      [](const std::vector<uintptr_t>& memory, int format, const std::vector<int64_t>& sizes, bool channels_last,
-         int clip_kind, double clip, bool is_signed, int64_t window, const std::vector<double>& normalization,
-         const std::vector<int>& noise, double noise_std, uintptr_t entries, const std::vector<int>& index_bits,
-         const std::vector<int64_t>& multipliers, const py::bytes& key, uint64_t first_element, uint32_t attempt,
-         int threads) {
-        const NoisyActivationsArgs args =
-            noisy_activations_args(memory, format, sizes, channels_last, clip_kind, clip, is_signed, window,
-                                   normalization, noise, noise_std, entries, index_bits, multipliers, key,
-                                   first_element, attempt);
-        Status status;
-        {
-          const py::gil_scoped_release release;
-          status = noisy_activations_cpu(args, threads);
-        }
-        return to_tuple(status);
-      });
-  // The float noise of `count` words of 32 bits, first, first + step, ..., to the memory at `out`: for tests of its law.
+  module.def("noisy_activations", [](const std::vector<uintptr_t>& memory, int format,
+                                     const std::vector<int64_t>& sizes, bool channels_last, int clip_kind, double clip,
+                                     bool is_signed, int64_t window, const std::vector<double>& normalization,
+                                     const std::vector<int>& noise, double noise_std, uintptr_t entries,
+                                     const std::vector<int>& index_bits, const std::vector<int64_t>& multipliers,
+                                     const py::bytes& key, uint64_t first_element, uint32_t attempt, int threads) {
+    const NoisyActivationsArgs args =
+        noisy_activations_args(memory, format, sizes, channels_last, clip_kind, clip, is_signed, window, normalization,
+                               noise, noise_std, entries, index_bits, multipliers, key, first_element, attempt);
+    Status status;
+    {
+      const py::gil_scoped_release release;
+      status = noisy_activations_cpu(args, threads);
+    }
+    return to_tuple(status);
+  });
+  // The float noise of `count` words of 32 bits, first, first + step, ..., to the memory at `out`: for tests of its
+  // law.
   module.def("normal_of_bits", [](uint32_t first, uint32_t step, int64_t count, uintptr_t out) {
     float* to = reinterpret_cast<float*>(out);
     for (int64_t i = 0; i < count; ++i) to[i] = normal_of_bits(first + static_cast<uint32_t>(i) * step);
@@ -83,10 +79,9 @@ inline void bind_noisy_activations_cuda(py::module_& module) {
                 const std::vector<int>& noise, double noise_std, uintptr_t entries, const std::vector<int>& index_bits,
                 const std::vector<int64_t>& multipliers, const py::bytes& key, uint64_t first_element, uint32_t attempt,
                 uintptr_t workspace, uintptr_t failure, int device, uintptr_t stream) {
-               const NoisyActivationsArgs args =
-                   noisy_activations_args(memory, format, sizes, channels_last, clip_kind, clip, is_signed, window,
-                                          normalization, noise, noise_std, entries, index_bits, multipliers, key,
-                                          first_element, attempt);
+               const NoisyActivationsArgs args = noisy_activations_args(
+                   memory, format, sizes, channels_last, clip_kind, clip, is_signed, window, normalization, noise,
+                   noise_std, entries, index_bits, multipliers, key, first_element, attempt);
                return to_tuple(noisy_activations_cuda(args, reinterpret_cast<double*>(workspace),
                                                       reinterpret_cast<int64_t*>(failure), device,
                                                       reinterpret_cast<void*>(stream)));

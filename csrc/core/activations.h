@@ -1,6 +1,6 @@
 // The arithmetic of noisy_activations, the same for CPU and CUDA: IEEE operations one by one, no branch on a value.
-// F is float or double. The functions on whole points (below) take one element at a time: CUDA's way, and the CPU tests'
-// oracle.
+// F is float or double. The functions on whole points (below) take one element at a time: CUDA's way, and the CPU
+// tests' oracle.
 #pragma once
 
 #include "chacha20.h"
@@ -138,10 +138,13 @@ PK_HD ActivationTerms<typename Activation::Real> activation_terms(const NoisyAct
   const F bound = args.clip_kind == ActivationClip::kClamp ? static_cast<F>(args.clip) : infinite;
   const bool squared = args.window > 0 && args.clip_kind == ActivationClip::kNone;
   const int64_t reach = args.window / 2 < args.channels - 1 ? args.window / 2 : args.channels - 1;
-  return {args.is_signed ? -bound : F(0),   bound,
+  return {args.is_signed ? -bound : F(0),
+          bound,
           static_cast<F>(squared && Activation::kLargestInput > 0x1p40 ? 0x1p40 : Activation::kLargestInput),
-          static_cast<F>(args.alpha),       static_cast<F>(args.gamma),
-          static_cast<F>(2.0 * args.alpha * args.beta), args.beta,
+          static_cast<F>(args.alpha),
+          static_cast<F>(args.gamma),
+          static_cast<F>(2.0 * args.alpha * args.beta),
+          args.beta,
           reach};
 }
 
@@ -166,6 +169,19 @@ PK_HD double norm_scale(double squares, double clip, bool is_double) {
 
 // --- noise in floating point ---
 
+// By halves, because the steps of Horner's rule would wait for each other.
+PK_HD float septic(float x, float c0, float c1, float c2, float c3, float c4, float c5, float c6, float c7) {
+  const float x2 = x * x;
+  const float low = (c0 + c1 * x) + (c2 + c3 * x) * x2;
+  const float high = (c4 + c5 * x) + (c6 + c7 * x) * x2;
+  return low + high * (x2 * x2);
+}
+
+// `yes` where mask is all ones, `no` where it is 0: without a branch, and without computing two polynomials.
+PK_HD float pick(uint32_t mask, float no, float yes) {
+  return from_bits(to_bits(no) ^ ((to_bits(no) ^ to_bits(yes)) & mask), no);
+}
+
 // The normal quantile of 32 random bits: the lowest is the sign, the others are m, which stands for a two-sided tail
 // v = (m + 1/2) / 2^31. With w = -log2(v (2 - v)) the quantile is (1 - v) times a function that is smooth in w, and
 // for large w in sqrt(w) (the variable of Giles 2010, "Approximating the erfinv function"; polynomials fitted here).
@@ -176,25 +192,16 @@ PK_HD float normal_of_bits(uint32_t bits) {
   const uint32_t q = to_bits(v * (2.0f - v));
   const int32_t exponent = static_cast<int32_t>(q - 0x3f3504f3u) >> 23;
   const float y = from_bits(q - (static_cast<uint32_t>(exponent) << 23), 0.0f) - 1.0f;
-  float log2 = -0.145743959f;
-  log2 = log2 * y + 0.236890326f;
-  log2 = log2 * y - 0.250069338f;
-  log2 = log2 * y + 0.286707662f;
-  log2 = log2 * y - 0.360087367f;
-  log2 = log2 * y + 0.480939584f;
-  log2 = log2 * y - 0.721357256f;
-  log2 = log2 * y + 1.44269478f;
-  const float w = larger(-(static_cast<float>(exponent) + log2 * y), 0.0f);
-  const bool tail = w > 7.5f;
-  const float t = tail ? square_root(w) - 4.0f : w - 3.75f;
-  float p = tail ? -7.38502672e-05f : 3.60140174e-08f;
-  p = p * t + (tail ? 3.66443482e-4f : -4.60931959e-07f);
-  p = p * t + (tail ? -7.99122628e-4f : -1.36754465e-06f);
-  p = p * t + (tail ? 1.29967429e-3f : 7.00703773e-05f);
-  p = p * t + (tail ? -2.45021605e-3f : -5.50370605e-4f);
-  p = p * t + (tail ? 4.46144743e-3f : -3.08263261e-3f);
-  p = p * t + (tail ? 1.18453129f : 0.240923718f);
-  p = p * t + (tail ? 4.475362f : 2.15789001f);
+  const float log2 = septic(y, 1.44269478f, -0.721357256f, 0.480939584f, -0.360087367f, 0.286707662f, -0.250069338f,
+                            0.236890326f, -0.145743959f) *
+                     y;
+  const float w = larger(-(static_cast<float>(exponent) + log2), 0.0f);
+  const uint32_t tail = w > 7.5f ? ~0u : 0u;
+  const float t = pick(tail, w - 3.75f, square_root(w) - 4.0f);
+  const float p = septic(t, pick(tail, 2.15789001f, 4.475362f), pick(tail, 0.240923718f, 1.18453129f),
+                         pick(tail, -3.08263261e-3f, 4.46144743e-3f), pick(tail, -5.50370605e-4f, -2.45021605e-3f),
+                         pick(tail, 7.00703773e-05f, 1.29967429e-3f), pick(tail, -1.36754465e-06f, -7.99122628e-4f),
+                         pick(tail, -4.60931959e-07f, 3.66443482e-4f), pick(tail, 3.60140174e-08f, -7.38502672e-05f));
   return from_bits(to_bits(p * x) | (bits << 31), 0.0f);
 }
 

@@ -40,7 +40,8 @@ int64_t add_range(const NoiseAddArgs& args, int64_t begin, int64_t end) {
     const int skipped = static_cast<int>(element % kSpreadGroup);
     const int64_t room = kSpreadGroup - skipped;
     const int count = static_cast<int>(end - at < room ? end - at : room);
-    group_noise<distribution>(args.key, args.tables, args.num_tables, element / kSpreadGroup, 0, kPurposeNoiseAdd, noise);
+    group_noise<distribution>(args.key, args.tables, args.num_tables, element / kSpreadGroup, 0, kPurposeNoiseAdd,
+                              noise);
     if (args.steps) {
       __builtin_memcpy(args.steps + at, noise + skipped, static_cast<std::size_t>(count) * sizeof(int64_t));
     }

@@ -2,8 +2,8 @@
 // standard library (see noise_add.cpp).
 //
 // A tile is worked through channel by channel, in rows of neighbouring positions. The rows in the window lie in a ring
-// in L1; loops run over positions, so no sum changes its order with the vector width. Rows of a channels-last tensor are
-// gathered and scattered, and everything between is the same.
+// in L1; loops run over positions, so no sum changes its order with the vector width. Rows of a channels-last tensor
+// are gathered and scattered, and everything between is the same.
 #include <cstddef>
 
 #include "core/activations.h"
@@ -174,8 +174,9 @@ struct Forward {
 
   // y [count] of a channel, with its noise, to `out` [count].
   void finish_row(int64_t channel, const F* __restrict y, Bits* __restrict out) {
-    const uint64_t element = args.first_element + static_cast<uint64_t>((tile.example * args.channels + channel) *
-                                                                            args.positions + tile.begin);
+    const uint64_t element =
+        args.first_element +
+        static_cast<uint64_t>((tile.example * args.channels + channel) * args.positions + tile.begin);
     if (args.noise == ActivationNoise::kGrid) {
       int64_t noise[kTile];
       steps.fill(element, count, noise, [&](uint64_t group, int64_t* to) { grid_group(args, group, to); });
@@ -246,8 +247,11 @@ struct Backward {
   F *ring, *own, *pulled, *sums, *gradient, *raw;
 
   Backward(const NoisyActivationsArgs& arguments, const ActivationTile& part, double* scratch)
-      : args(arguments), tile(part), count(static_cast<int>(part.end - part.begin)),
-        terms(activation_terms<Activation>(arguments)), rows(window_rows(arguments)) {
+      : args(arguments),
+        tile(part),
+        count(static_cast<int>(part.end - part.begin)),
+        terms(activation_terms<Activation>(arguments)),
+        rows(window_rows(arguments)) {
     ring = reinterpret_cast<F*>(scratch);
     own = ring + rows * kTile, pulled = own + rows * kTile, sums = pulled + rows * kTile;
     gradient = sums + kTile, raw = gradient + kTile;

@@ -25,7 +25,9 @@ NoisyActivationsVariant variant_of(Isa isa) {
 class Run {
  public:
   Run(const NoisyActivationsArgs& args, const NoisyActivationsVariant& variant, int threads)
-      : args_(args), variant_(variant), tiles_(args.batch * activation_tiles(args)),
+      : args_(args),
+        variant_(variant),
+        tiles_(args.batch * activation_tiles(args)),
         workers_(static_cast<int>(std::min<int64_t>(std::max(threads, 1), tiles_))),
         room_(static_cast<size_t>(activation_scratch_rows(args) * kActivationTile)) {
     scratch_.resize(room_ * static_cast<size_t>(workers_));

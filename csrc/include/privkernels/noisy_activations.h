@@ -28,18 +28,21 @@
 //            and float64 the norm of the computed a is at most clip; in float16 and bfloat16 that holds before the
 //            result is rounded to the format. Of float64 within 2^-44 relative.
 // Float noise   Z is a function of 32 random bits, the inverse normal distribution function up to 2e-6, with |Z| below
-//            6.35. Its law is within 1e-6 of the normal one (largest distance of distribution functions; tests compute it).
-//            It is a float that is added to a float: no privacy proof covers it (Mironov 2012). It is what the paper does.
+//            6.35. Its law is within 1e-6 of the normal one (largest distance of distribution functions; tests compute
+//            it). It is a float that is added to a float: no privacy proof covers it (Mironov 2012). It is what the
+//            paper does.
 // Grid noise K is as in noise_add.h, and as there rounding to the grid may move each element by half a step, so the L2
 //            sensitivity D of a tensor of n elements becomes D + g sqrt(n).
 // Randomness Purpose kPurposeNoisyActivations; element e is first_element + (b C + c) positions + s in both memory
 //            orders. Grid: 64-bit word of draw 16 attempt + t for table t in the spread layout of csrc/core/chacha20.h.
 //            Float: 32-bit word of draw 16 attempt + 8 in its half-word spread layout. Whoever holds the key can draw
 //            all of it again.
-// Gradient   Of y with respect to x for a given gradient of the output; the noise has none and is not drawn. Where a value
+// Gradient   Of y with respect to x for a given gradient of the output; the noise has none and is not drawn. Where a
+// value
 //            is clipped to a bound the gradient is 0, on the bound 1 (as torch.clamp's). The norm's own gradient is
 //            included. Gradients are not checked: NaN and infinity in them go through the sums. x is not checked again.
-// Same bits  on every instruction set, number of threads and memory order, and for any slicing into whole examples. CUDA
+// Same bits  on every instruction set, number of threads and memory order, and for any slicing into whole examples.
+// CUDA
 //            is written to agree (tests marked `gpu` compare it; no GPU has run them yet).
 // Time       The instructions executed depend on sizes and parameters alone, not on x or on random bits (but for the
 //            search of an element that is not finite); look-ups of grid noise as in noise_add.h. In proportion to the
