@@ -24,9 +24,10 @@
 //            order [b][c][s]; the outputs are then unspecified.
 // Ranges     gamma 2^-40 to 2^40, alpha 2^-40 to 2^20, beta above 0 up to 2, clip 2^-40 to 2^40, noise_std up to
 //            2^40, at most 2^20 channels where normalisation is on. Round to nearest is assumed.
-// Accuracy   y of float32 is within 2^-20 relative of the exact value for the a that was computed. kNorm: in float32
-//            and float64 the norm of the computed a is at most clip; in float16 and bfloat16 that holds before the
-//            result is rounded to the format. Of float64 within 2^-44 relative.
+// Accuracy   y is within beta (n + 4) 2^-24 + 2^-20 relative of the exact value for the a that was computed, n the number
+//            of channels in the window (float64: beta (n + 4) 2^-53 + 2^-42), and y never exceeds a / gamma^beta by more
+//            than 2^-20 relative. kNorm: in float32 and float64 the norm of the computed a is at most clip; in float16 and
+//            bfloat16 that holds before the result is rounded to the format.
 // Float noise   Z is a function of 32 random bits, the inverse normal distribution function up to 2e-6, with |Z| below
 //            6.35. Its law is within 1e-6 of the normal one (largest distance of distribution functions; tests compute
 //            it). It is a float that is added to a float: no privacy proof covers it (Mironov 2012). It is what the

@@ -66,9 +66,9 @@ def noisy_activations(
 
     * clip_kind "clamp": ``lrn_tensor_sensitivity(..., clamp=clip)``;
     * clip_kind "norm": ``clipped_tensor_sensitivity(clip / gamma**beta)`` (``clip`` without normalisation), with
-      ``nonnegative=not signed``, because ``|y_i| <= |a_i| / gamma^beta``. Rounding y in float32 adds less than 2e-6 of
-      it. A float16 or bfloat16 result without grid noise is rounded after that, which is post-processing of what was
-      released only where there is noise.
+      ``nonnegative=not signed``, because ``|y_i| <= |a_i| / gamma^beta`` (computed: within 1e-6 of that);
+    * arithmetic in float32 moves each y_i by at most ``(beta (window + 5) 2**-24 + 2**-20) |y_i|`` from Eq. 4, and a
+      tensor by twice that much of its norm from another;
     * ``secure`` adds ``granularity * sqrt(n)``: each element is rounded to the grid.
 
     Each stage can be left out: ``clip=None``, ``window=None``, ``noise_std=0`` (evaluation, or a control without noise).
@@ -241,7 +241,9 @@ def _work_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _run(x: torch.Tensor, memory: list[int], channels_last: bool, stages: tuple[Any, ...], noise: tuple[Any, ...]) -> int:
+def _run(
+    x: torch.Tensor, memory: list[int], channels_last: bool, stages: tuple[Any, ...], noise: tuple[Any, ...]
+) -> int:
     """Run the kernel on memory that is laid out; returns the first element that is refused, or -1."""
     clip, norm, signed, window, alpha, beta, gamma = stages
     clip_kind = 0 if clip is None else 2 if norm else 1
@@ -355,7 +357,5 @@ for _device in ("CPU", "CUDA"):
     library.impl("noisy_activations_backward", _noisy_activations_backward, _device)
 torch.library.register_fake("privkernels::noisy_activations", _fake, lib=library)
 torch.library.register_fake("privkernels::noisy_activations_backward", _fake_backward, lib=library)
-torch.library.register_autograd(
-    "privkernels::noisy_activations", _backward, setup_context=_setup_context, lib=library
-)
+torch.library.register_autograd("privkernels::noisy_activations", _backward, setup_context=_setup_context, lib=library)
 torch.library.register_autograd("privkernels::noisy_activations_backward", _no_second, lib=library)
