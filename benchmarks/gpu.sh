@@ -86,7 +86,7 @@ step 40 "noise_add on the GPU" "$venv" -m benchmarks.kernels.noise_add --device 
 if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
-from privkernels.ops import em_select, kde_em, kde_scores, noise_add, randomized_response
+from privkernels.ops import em_select, kde_em, kde_scores, noise_add, noisy_activations, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -107,6 +107,12 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     for distribution in ("laplace", "gaussian"):
         noise = dict(distribution=distribution, scale=300.0, granularity=1.0, key=Key.from_seed(1), label="x")
         noise_add(x, first_element=77, **noise)
+    for clip_kind in ("clamp", "norm"):
+        for secure in (True, False):
+            a = torch.randn(2, 9, 7, 5).to(dtype).cuda().requires_grad_()
+            y = noisy_activations(a, clip=1.0, clip_kind=clip_kind, noise_std=0.5, secure=secure, key=Key.from_seed(1),
+                                  label="x", first_element=77)
+            torch.autograd.grad(y, a, torch.ones_like(y))
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

@@ -200,7 +200,7 @@ def test_what_is_not_finite_is_refused(dtype: torch.dtype, bad: float) -> None:
 def test_what_cannot_be_squared_is_refused() -> None:
     x = torch.ones(1, 3, 4)
     x[0, 2, 1] = 2.0**41
-    with pytest.raises(NonFiniteValueError, match="element 9 .*2\\*\\*40"):
+    with pytest.raises(NonFiniteValueError, match=r"element 9 .*2\*\*40"):
         noisy_activations(x, clip=None, noise_std=0)
     assert noisy_activations(x, clip=1.0, noise_std=0).isfinite().all()
     assert noisy_activations(x, clip=None, window=None, noise_std=0)[0, 2, 1] == 2.0**41

@@ -117,7 +117,7 @@ def test_known_answer() -> None:
     for secure in (True, False):
         y = noisy_activations(x, clip=1.0, noise_std=0.5, secure=secure, first_element=9, attempt=2, **DRAW)
         digest.update(y.numpy().tobytes())
-    assert digest.hexdigest() == "KNOWN"
+    assert digest.hexdigest() == "7e300f8ff40f8e8dff0901ebd9ca5df840d0f8daca5f92aa8cd3607488c9d971"
 
 
 def normals(first: int, step: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:

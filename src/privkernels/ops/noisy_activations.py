@@ -56,7 +56,7 @@ def noisy_activations(
     first_element: int = 0,
     attempt: int = 0,
 ) -> torch.Tensor:
-    """``y + noise`` with ``y_i = a_i / (gamma + alpha sum_j a_j^2)^beta`` over neighbouring channels j, and a clipped x.
+    """``y + noise`` with ``y_i = a_i / (gamma + alpha sum_j a_j^2)^beta`` over neighbouring channels j, a the clipped x.
 
     The sum runs over the channels from ``i - window // 2`` to ``i + window // 2`` that exist (Eq. 4), at the same
     example and position; alpha is not divided by the window, as ``torch.nn.LocalResponseNorm`` does: its alpha is
@@ -71,7 +71,7 @@ def noisy_activations(
       tensor by twice that much of its norm from another;
     * ``secure`` adds ``granularity * sqrt(n)``: each element is rounded to the grid.
 
-    Each stage can be left out: ``clip=None``, ``window=None``, ``noise_std=0`` (evaluation, or a control without noise).
+    Each stage can be left out: ``clip=None``, ``window=None``, ``noise_std=0`` (evaluation, a control).
 
     Args:
         x: float32, float16, bfloat16 or float64 [B, C] or [B, C, ...], finite, and below 2**40 in magnitude where it is
@@ -112,7 +112,7 @@ def noisy_activations(
     for name, value in (("window", window), ("first_element", first_element), ("attempt", attempt)):
         if (value is not None or name != "window") and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
-    arguments = clip_value, norm, bool(signed), window, *numbers
+    arguments: tuple[Any, ...] = (clip_value, norm, bool(signed), window, *numbers)
     _check(x, *arguments)
     result: torch.Tensor = torch.ops.privkernels.noisy_activations(
         x, *arguments, float(noise_std), exponent, secret, first_element, attempt
@@ -269,7 +269,7 @@ def _run(
     return int(failure.item()) if memory[1] == 0 else -1
 
 
-_NO_NOISE = [_NONE, 0], 0.0, 0, [], [], bytes(32), 0, 0
+_NO_NOISE: tuple[Any, ...] = [_NONE, 0], 0.0, 0, [], [], bytes(32), 0, 0
 
 
 def _noisy_activations(
