@@ -24,24 +24,24 @@
 //            order [b][c][s]; the outputs are then unspecified.
 // Ranges     gamma 2^-40 to 2^40, alpha 2^-40 to 2^20, beta above 0 up to 2, clip 2^-40 to 2^40, noise_std up to
 //            2^40, at most 2^20 channels where normalisation is on. Round to nearest is assumed.
-// Accuracy   y is within beta (n + 4) 2^-24 + 2^-20 relative of the exact value for the a that was computed, n the number
-//            of channels in the window (float64: beta (n + 4) 2^-53 + 2^-42), and y never exceeds a / gamma^beta by more
-//            than 2^-20 relative. kNorm: in float32 and float64 the norm of the computed a is at most clip; in float16 and
-//            bfloat16 that holds before the result is rounded to the format.
-// Float noise   Z is a function of 32 random bits, the inverse normal distribution function up to 2e-6, with |Z| below
-//            6.35. Its law is within 1e-6 of the normal one (largest distance of distribution functions; tests compute
-//            it). It is a float that is added to a float: no privacy proof covers it (Mironov 2012). It is what the
-//            paper does.
+// Accuracy   y is within beta (n + 4) 2^-24 + 2^-20 relative of the exact value for the a that was computed, n
+//            the number of channels in the window (float64: beta (n + 4) 2^-53 + 2^-42), and y never exceeds a /
+//            gamma^beta by more than 2^-20 relative. kNorm: in float32 and float64 the norm of the computed a is at
+//            most clip; in float16 and bfloat16 that holds before the result is rounded to the format.
+// Float noise   Z is a function of 32 random bits, the inverse normal distribution function up to 3e-6, with |Z| below
+//            6.35. Its law is within 1.4e-7 of the normal one (largest distance of distribution functions, computed
+//            over all words; a test repeats it for a part of them). It is a float that is added to a float: no privacy
+//            proof covers it (Mironov 2012). It is what the paper does.
 // Grid noise K is as in noise_add.h, and as there rounding to the grid may move each element by half a step, so the L2
 //            sensitivity D of a tensor of n elements becomes D + g sqrt(n).
 // Randomness Purpose kPurposeNoisyActivations; element e is first_element + (b C + c) positions + s in both memory
 //            orders. Grid: 64-bit word of draw 16 attempt + t for table t in the spread layout of csrc/core/chacha20.h.
 //            Float: 32-bit word of draw 16 attempt + 8 in its half-word spread layout. Whoever holds the key can draw
 //            all of it again.
-// Gradient   Of y with respect to x for a given gradient of the output; the noise has none and is not drawn. Where a
-// value
-//            is clipped to a bound the gradient is 0, on the bound 1 (as torch.clamp's). The norm's own gradient is
-//            included. Gradients are not checked: NaN and infinity in them go through the sums. x is not checked again.
+// Gradient   Of y with respect to x for a given gradient of the output; the noise has none and is not drawn. Where
+//            a value is clipped to a bound the gradient is 0, on the bound 1 (as torch.clamp's). The norm's own
+//            gradient is included. Gradients are not checked: NaN and infinity in them go through the sums. x is not
+//            checked again.
 // Same bits  on every instruction set, number of threads and memory order, and for any slicing into whole examples.
 // CUDA
 //            is written to agree (tests marked `gpu` compare it; no GPU has run them yet).

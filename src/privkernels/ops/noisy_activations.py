@@ -56,7 +56,7 @@ def noisy_activations(
     first_element: int = 0,
     attempt: int = 0,
 ) -> torch.Tensor:
-    """``y + noise`` with ``y_i = a_i / (gamma + alpha sum_j a_j^2)^beta`` over neighbouring channels j, a the clipped x.
+    """``y + noise`` with ``y_i = a_i / (gamma + alpha sum_j a_j^2)^beta`` over neighbouring channels, a the clipped x.
 
     The sum runs over the channels from ``i - window // 2`` to ``i + window // 2`` that exist (Eq. 4), at the same
     example and position; alpha is not divided by the window, as ``torch.nn.LocalResponseNorm`` does: its alpha is
