@@ -80,7 +80,7 @@ if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
 from privkernels.ops import prune_apply_, prune_mask, prune_pattern_mask, prune_project_, prune_random_mask
-from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, randomized_response
+from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, noisy_activations, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
@@ -110,6 +110,12 @@ for dtype in (torch.int32, torch.int64):
     for size, seeds in ((1003, 70), (200_003, 2)):
         keys = [Key.from_seed(seed) for seed in range(seeds)]
         mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
+    for clip_kind in ("clamp", "norm"):
+        for secure in (True, False):
+            a = torch.randn(2, 9, 7, 5).to(dtype).cuda().requires_grad_()
+            y = noisy_activations(a, clip=1.0, clip_kind=clip_kind, noise_std=0.5, secure=secure, key=Key.from_seed(1),
+                                  label="x", first_element=77)
+            torch.autograd.grad(y, a, torch.ones_like(y))
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

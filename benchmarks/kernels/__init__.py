@@ -9,4 +9,5 @@ KERNELS = (
     "prune",
     "kmeans1d",
     "mask_sum",
+    "noisy_activations",
 )

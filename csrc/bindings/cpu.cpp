@@ -8,6 +8,7 @@
 #include "kmeans1d.h"
 #include "mask_sum.h"
 #include "noise_add.h"
+#include "noisy_activations.h"
 #include "prune.h"
 #include "randomized_response.h"
 
@@ -70,6 +71,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("element_bits", &element_bits_of, py::arg("key"), py::arg("element"), py::arg("attempt"),
              py::arg("purpose"));
   bind_noise_add_cpu(module);
+  bind_noisy_activations_cpu(module);
   bind_em_select_cpu(module);
   bind_randomized_response_cpu(module);
   bind_prune_cpu(module);

@@ -5,6 +5,7 @@
 #include "em_select.h"
 #include "mask_sum.h"
 #include "noise_add.h"
+#include "noisy_activations.h"
 #include "prune.h"
 #include "randomized_response.h"
 
@@ -32,6 +33,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.doc() = "CUDA kernels of privkernels; see csrc/include/privkernels for the contracts.";
   module.def("device_info", &device_info);
   bind_noise_add_cuda(module);
+  bind_noisy_activations_cuda(module);
   bind_em_select_cuda(module);
   bind_randomized_response_cuda(module);
   bind_prune_cuda(module);

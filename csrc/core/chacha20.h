@@ -19,6 +19,9 @@
 // its element 16 w + b. So element j reads word (j div 16) mod 8 of block 16 (j div 128) + j mod 16, and code that
 // computes several blocks at once, one in each lane, has neighbouring elements in its lanes without a transposition.
 // Word 14 is then the number of the draw among those of one element, where it takes more than one.
+//
+// Half-word spread (noisy_activations): the same with 32-bit words: 16 blocks serve 256 neighbouring elements, and
+// 32-bit word w of the group's block b serves its element 16 w + b.
 #pragma once
 
 #include "lanes.h"
@@ -32,8 +35,9 @@ enum Purpose : uint32_t {
   kPurposeEmSelect = 3,
   kPurposePermuteAndFlip = 4,
   kPurposeRandomizedResponse = 5,
-  kPurposePrune = 8,
+  kPurposeNoisyActivations = 6,
   kPurposeMaskSum = 7,
+  kPurposePrune = 8,
   kPurposeKdeEmTrial = 16,
   kPurposeKdeEmRetry = 17
 };
@@ -131,20 +135,44 @@ PK_HD uint64_t spread_bits(const uint32_t* key, uint64_t element, uint32_t draw,
   return block_bits(words, spread_word(element));
 }
 
+constexpr int kHalfSpreadGroup = 256;  // elements that share 16 blocks where each takes 32 bits
+
+// The 32 bits of one element in the half-word layout.
+PK_HD uint32_t half_spread_bits(const uint32_t* key, uint64_t element, uint32_t draw, uint32_t purpose) {
+  uint32_t words[16];
+  addressed_block(key, element / kHalfSpreadGroup * kSpreadBlocks + element % kSpreadBlocks, draw, purpose, words);
+  return words[element / kSpreadBlocks % 16];
+}
+
 #if defined(PK_LANES)
+// Blocks first + lane, ... of a group, one in each lane. `first` is a multiple of 16: a lane's number carries nowhere.
+PK_HD void spread_blocks(const uint32_t* key, uint64_t first, int lane, uint32_t draw, uint32_t purpose,
+                         BitLanes* words) {
+  uint32_t blocks[PK_LANES];
+  for (int i = 0; i < PK_LANES; ++i) blocks[i] = static_cast<uint32_t>(first) + static_cast<uint32_t>(lane + i);
+  BitLanes address[4];
+  __builtin_memcpy(&address[0], blocks, sizeof blocks);
+  address[1] = BitLanes{} + static_cast<uint32_t>(first >> 32);
+  address[2] = BitLanes{} + draw;
+  address[3] = BitLanes{} + purpose;
+  chacha20_block(key, address, words);
+}
+
+// The 32 bits of each element of a whole group of the half-word layout: bits [256].
+PK_HD void half_spread_group(const uint32_t* key, uint64_t group, uint32_t draw, uint32_t purpose, uint32_t* bits) {
+  for (int lane = 0; lane < kSpreadBlocks; lane += PK_LANES) {
+    BitLanes words[16];
+    spread_blocks(key, group * kSpreadBlocks, lane, draw, purpose, words);
+    for (int w = 0; w < 16; ++w) __builtin_memcpy(bits + w * kSpreadBlocks + lane, &words[w], sizeof(BitLanes));
+  }
+}
+
 // The draws of a whole group, split into low and high 32 bits: low [128], high [128]. PK_LANES divides 16.
 PK_HD void spread_group(const uint32_t* key, uint64_t group, uint32_t draw, uint32_t purpose, uint32_t* low,
                         uint32_t* high) {
-  const uint64_t first = group * kSpreadBlocks;  // a multiple of 16: adding a lane's number carries nowhere
   for (int lane = 0; lane < kSpreadBlocks; lane += PK_LANES) {
-    uint32_t blocks[PK_LANES];
-    for (int i = 0; i < PK_LANES; ++i) blocks[i] = static_cast<uint32_t>(first) + static_cast<uint32_t>(lane + i);
-    BitLanes address[4], words[16];
-    __builtin_memcpy(&address[0], blocks, sizeof blocks);
-    address[1] = BitLanes{} + static_cast<uint32_t>(first >> 32);
-    address[2] = BitLanes{} + draw;
-    address[3] = BitLanes{} + purpose;
-    chacha20_block(key, address, words);
+    BitLanes words[16];
+    spread_blocks(key, group * kSpreadBlocks, lane, draw, purpose, words);
     for (int word = 0; word < 8; ++word) {
       __builtin_memcpy(low + word * kSpreadBlocks + lane, &words[2 * word], sizeof(BitLanes));
       __builtin_memcpy(high + word * kSpreadBlocks + lane, &words[2 * word + 1], sizeof(BitLanes));

@@ -2,6 +2,7 @@
 // operations: compilers turn loops over it into vector code, and every variant gives the same bits.
 #pragma once
 
+#include "chacha20.h"
 #include "lanes.h"
 #include "privkernels/noise_add.h"
 
@@ -94,6 +95,21 @@ PK_HD double round_to_format(double value) {
 
 // --- the noise ---
 
+static inline Status check_noise_tables(const NoiseTable* tables, int num_tables) {
+  const auto invalid = [](const char* message) { return Status{StatusCode::kInvalidArgument, -1, -1, message}; };
+  if (num_tables < 1 || num_tables > kMaxNoiseTables) return invalid("noise needs 1 to 8 tables");
+  int64_t largest = 0;
+  for (int t = 0; t < num_tables; ++t) {
+    const NoiseTable& table = tables[t];
+    if (table.index_bits < 1 || table.index_bits > 14) return invalid("noise needs tables of 2 to 16384 entries");
+    if (table.multiplier < 1 || table.multiplier > (int64_t{1} << 40)) {
+      return invalid("noise needs multipliers in [1, 2**40]");
+    }
+    largest += table.multiplier * ((int64_t{1} << table.index_bits) - 1);
+  }
+  return largest < int64_t{1} << 49 ? Status{} : invalid("noise must be below 2**49 steps");
+}
+
 // The outcome of an alias table; `shift` is index_bits + sign_bits. A select, not a branch.
 PK_HD uint64_t alias_outcome(uint64_t word, const uint64_t* entries, uint64_t mask, int shift) {
   const uint64_t entry = entries[word & mask];
@@ -113,6 +129,25 @@ PK_HD int64_t add_table(int64_t sum, uint64_t word, const NoiseTable& table, boo
   if (!last) return sum + value * table.multiplier;
   return (sum + (value >> 1) * table.multiplier) ^ -(value & 1);
 }
+
+#if defined(PK_LANES)
+// K of all 128 elements of a group; table t takes draw first_draw + t. __restrict: what is written is no table, so that
+// the loops become vector code.
+template <NoiseDistribution distribution>
+PK_HD void group_noise(const uint32_t* key, const NoiseTable* tables, int num_tables, uint64_t group,
+                       uint32_t first_draw, uint32_t purpose, int64_t* __restrict noise) {
+  uint32_t low[kSpreadGroup], high[kSpreadGroup];
+  for (int i = 0; i < kSpreadGroup; ++i) noise[i] = 0;
+  for (int t = 0; t < num_tables; ++t) {
+    const NoiseTable table = tables[t];
+    const bool last = t == num_tables - 1;
+    spread_group(key, group, first_draw + static_cast<uint32_t>(t), purpose, low, high);
+    for (int i = 0; i < kSpreadGroup; ++i) {
+      noise[i] = add_table<distribution>(noise[i], (static_cast<uint64_t>(high[i]) << 32) | low[i], table, last);
+    }
+  }
+}
+#endif
 
 // output = round(g (z + K)) for input bits; `inverse` is 1 / g.
 template <class Format>

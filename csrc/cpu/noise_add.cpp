@@ -11,21 +11,6 @@ namespace privkernels {
 namespace PK_ISA {
 namespace {
 
-// K of all 128 elements of a group. __restrict: what is written is no table, so that the loops become vector code.
-template <NoiseDistribution distribution>
-void group_noise(const NoiseAddArgs& args, uint64_t group, int64_t* __restrict noise) {
-  uint32_t low[kSpreadGroup], high[kSpreadGroup];
-  for (int i = 0; i < kSpreadGroup; ++i) noise[i] = 0;
-  for (int t = 0; t < args.num_tables; ++t) {
-    const NoiseTable table = args.tables[t];
-    const bool last = t == args.num_tables - 1;
-    spread_group(args.key, group, static_cast<uint32_t>(t), kPurposeNoiseAdd, low, high);
-    for (int i = 0; i < kSpreadGroup; ++i) {
-      noise[i] = add_table<distribution>(noise[i], (static_cast<uint64_t>(high[i]) << 32) | low[i], table, last);
-    }
-  }
-}
-
 // `count` elements from `begin`, which all lie in one group; returns the first that is not finite, or -1.
 template <class Format>
 int64_t add_to(const NoiseAddArgs& args, const int64_t* noise, int64_t begin, int count) {
@@ -55,7 +40,8 @@ int64_t add_range(const NoiseAddArgs& args, int64_t begin, int64_t end) {
     const int skipped = static_cast<int>(element % kSpreadGroup);
     const int64_t room = kSpreadGroup - skipped;
     const int count = static_cast<int>(end - at < room ? end - at : room);
-    group_noise<distribution>(args, element / kSpreadGroup, noise);
+    group_noise<distribution>(args.key, args.tables, args.num_tables, element / kSpreadGroup, 0, kPurposeNoiseAdd,
+                              noise);
     if (args.steps) {
       __builtin_memcpy(args.steps + at, noise + skipped, static_cast<std::size_t>(count) * sizeof(int64_t));
     }

@@ -2,7 +2,7 @@
 // set), and the checks that CPU and CUDA share.
 #pragma once
 
-#include "core/chacha20.h"
+#include "core/noise.h"
 #include "privkernels/noise_add.h"
 
 namespace privkernels {
@@ -27,19 +27,8 @@ static inline Status check_noise_add(const NoiseAddArgs& args) {
     return invalid("noise_add needs first_element + size below 2**64");
   }
   if (args.exponent < -100 || args.exponent > 100) return invalid("noise_add needs a granularity in [2**-100, 2**100]");
-  if (args.num_tables < 1 || args.num_tables > kMaxNoiseTables) return invalid("noise_add needs 1 to 8 tables");
   if ((args.input == nullptr) != (args.output == nullptr)) return invalid("noise_add needs an output for its input");
-  int64_t largest = 0;
-  for (int t = 0; t < args.num_tables; ++t) {
-    const NoiseTable& table = args.tables[t];
-    if (table.index_bits < 1 || table.index_bits > 14) return invalid("noise_add needs tables of 2 to 16384 entries");
-    if (table.multiplier < 1 || table.multiplier > (int64_t{1} << 40)) {
-      return invalid("noise_add needs multipliers in [1, 2**40]");
-    }
-    largest += table.multiplier * ((int64_t{1} << table.index_bits) - 1);
-  }
-  if (largest >= int64_t{1} << 49) return invalid("noise_add needs noise below 2**49 steps");
-  return {};
+  return check_noise_tables(args.tables, args.num_tables);
 }
 
 }  // namespace privkernels

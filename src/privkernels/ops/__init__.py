@@ -36,6 +36,7 @@ from privkernels.ops.mask_sum import (
 )
 from privkernels.ops.noise_add import noise_add, noise_add_reference, noise_steps
 from privkernels.ops.noise_law import NoiseLaw, NoiseTable, noise_law
+from privkernels.ops.noisy_activations import noisy_activations, noisy_activations_reference
 from privkernels.ops.prune import (
     prune_apply_,
     prune_mask,
@@ -85,6 +86,8 @@ __all__ = [
     "noise_add_reference",
     "noise_law",
     "noise_steps",
+    "noisy_activations",
+    "noisy_activations_reference",
     "pack_mask",
     "permute_and_flip_probabilities_reference",
     "prune_apply_",
