@@ -1,4 +1,5 @@
 // The CPU entry points of prune: checks, the instruction set, threads, and the passes of prune_mask.
+#include <atomic>
 #include <new>
 
 #include "isa.h"
