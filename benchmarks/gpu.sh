@@ -80,6 +80,7 @@ if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
 from privkernels.ops import prune_apply_, prune_mask, prune_pattern_mask, prune_project_, prune_random_mask
+from privkernels.ops import kmeans1d, kmeans1d_split
 from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, randomized_response
 from privkernels.randomness import Key
 
@@ -110,6 +111,10 @@ for dtype in (torch.int32, torch.int64):
     for size, seeds in ((1003, 70), (200_003, 2)):
         keys = [Key.from_seed(seed) for seed in range(seeds)]
         mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
+for values in (torch.randn(70_001), torch.randn(70_001).round(), torch.randn(65)):
+    for method in ("auto", "lloyd"):
+        kmeans1d(values.cuda(), 40, method=method)
+    kmeans1d_split(values.cuda(), 300, centroid_bits=8, residual_bits=12)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

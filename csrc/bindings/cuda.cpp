@@ -3,6 +3,7 @@
 
 #include "common.h"
 #include "em_select.h"
+#include "kmeans1d.h"
 #include "mask_sum.h"
 #include "noise_add.h"
 #include "prune.h"
@@ -36,6 +37,7 @@ PYBIND11_MODULE(_cuda, module) {
   bind_randomized_response_cuda(module);
   bind_prune_cuda(module);
   bind_mask_sum_cuda(module);
+  bind_kmeans1d_cuda(module);
   module.def("kde_em_workspace", [](int64_t num_members, int64_t num_elements, int64_t grid_points, int device) {
     KdeEmArgs args{};
     args.num_members = num_members, args.num_elements = num_elements, args.grid_points = grid_points;
