@@ -80,13 +80,15 @@ if sanitizer=$(command -v compute-sanitizer); then
   cat >"$work/small.py" <<'PYTHON'
 import torch
 from privkernels.ops import prune_apply_, prune_mask, prune_pattern_mask, prune_project_, prune_random_mask
+from privkernels.ops import kmeans1d, kmeans1d_split
 from privkernels.ops import em_select, kde_em, kde_scores, mask_sum, noise_add, noisy_activations, randomized_response
 from privkernels.randomness import Key
 
 for ratio in (1.0, 2.5):
     theta = (torch.randn(9, 77) * 0.3).cuda()  # drawn on the CPU: only our kernels are to be checked
-    arguments = dict(lo=-1.0, hi=1.0, bandwidth=0.1, window_ratio=ratio, grid_points=33)
-    kde_em(theta, multiplier=20.0, key=Key.from_seed(1), label="x", **arguments)
+    arguments = dict(lo=-1.0, hi=1.0, bandwidth=0.1, window_ratio=ratio, grid_points=65)
+    for work in ("lazy", "fixed"):
+        kde_em(theta, multiplier=20.0, key=Key.from_seed(1), label="x", work=work, **arguments)
     kde_scores(theta, **arguments)
 scores = torch.randn(3, 3001).cuda()
 offsets = torch.tensor([0, 7, 5000, 9003]).cuda()
@@ -106,16 +108,20 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     prune_pattern_mask(x, 2, 4)
     prune_random_mask(x, key=Key.from_seed(1), label="x", first_element=77)
     prune_project_(x, keep=100)
-for dtype in (torch.int32, torch.int64):
-    for size, seeds in ((1003, 70), (200_003, 2)):
-        keys = [Key.from_seed(seed) for seed in range(seeds)]
-        mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
     for clip_kind in ("clamp", "norm"):
         for secure in (True, False):
             a = torch.randn(2, 9, 7, 5).to(dtype).cuda().requires_grad_()
             y = noisy_activations(a, clip=1.0, clip_kind=clip_kind, noise_std=0.5, secure=secure, key=Key.from_seed(1),
                                   label="x", first_element=77)
             torch.autograd.grad(y, a, torch.ones_like(y))
+for dtype in (torch.int32, torch.int64):
+    for size, seeds in ((1003, 70), (200_003, 2)):
+        keys = [Key.from_seed(seed) for seed in range(seeds)]
+        mask_sum(torch.arange(size, dtype=dtype).cuda(), keys, [1, -1] * (seeds // 2), first_element=77)
+for values in (torch.randn(70_001), torch.randn(70_001).round(), torch.randn(65)):
+    for method in ("auto", "lloyd"):
+        kmeans1d(values.cuda(), 40, method=method)
+    kmeans1d_split(values.cuda(), 300, centroid_bits=8, residual_bits=12)
 torch.cuda.synchronize()
 PYTHON
   for check in memcheck racecheck; do

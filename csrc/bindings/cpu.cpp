@@ -5,6 +5,7 @@
 #include "core/chacha20.h"
 #include "cpu/isa.h"
 #include "em_select.h"
+#include "kde_em.h"
 #include "kmeans1d.h"
 #include "mask_sum.h"
 #include "noise_add.h"
@@ -70,6 +71,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("chacha20_block", &chacha20_block_bytes, py::arg("key"), py::arg("counter_nonce"));
   module.def("element_bits", &element_bits_of, py::arg("key"), py::arg("element"), py::arg("attempt"),
              py::arg("purpose"));
+  bind_kde_em_cpu(module);
   bind_noise_add_cpu(module);
   bind_noisy_activations_cpu(module);
   bind_em_select_cpu(module);
@@ -77,24 +79,6 @@ PYBIND11_MODULE(_cpu, module) {
   bind_prune_cpu(module);
   bind_mask_sum_cpu(module);
   bind_kmeans1d_cpu(module);
-  module.def("kde_em", [](const std::vector<uintptr_t>& members, const std::vector<int64_t>& strides,
-                          int64_t num_elements, uintptr_t lo, int64_t lo_stride, uintptr_t hi, int64_t hi_stride,
-                          uintptr_t bandwidth, int64_t bandwidth_stride, double window_ratio, int64_t grid_points,
-                          double multiplier, const py::bytes& key, uint64_t first_element, uint32_t attempt, int dtype,
-                          bool fixed_work, uintptr_t value, uintptr_t index, uintptr_t scores, int threads) {
-    if (members.size() != strides.size()) throw py::value_error("one stride for each member");
-    KdeEmArgs args = kde_em_args(static_cast<int64_t>(members.size()), num_elements, lo, lo_stride, hi, hi_stride,
-                                 bandwidth, bandwidth_stride, window_ratio, grid_points, multiplier, key, first_element,
-                                 attempt, dtype, fixed_work, value, index, scores);
-    args.members = reinterpret_cast<const void* const*>(members.data());
-    args.member_strides = strides.data();
-    Status status;
-    {
-      const py::gil_scoped_release release;
-      status = kde_em_cpu(args, threads);
-    }
-    return to_tuple(status);
-  });
 }
 
 }  // namespace privkernels::bindings

@@ -20,9 +20,7 @@ inline EmSelectArgs em_select_args(uintptr_t scores, bool is_double, int64_t num
   args.multiplier = multiplier;
   args.k = k;
   args.permute_and_flip = permute_and_flip;
-  const std::string secret = key;
-  if (secret.size() != sizeof args.key) throw py::value_error("a key has 32 bytes");
-  std::memcpy(args.key, secret.data(), sizeof args.key);  // x86-64, AArch64 and CUDA are little-endian
+  copy_key(key, args.key);
   args.first_segment = first_segment;
   args.index = reinterpret_cast<int64_t*>(index);
   return args;

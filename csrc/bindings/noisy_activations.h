@@ -38,9 +38,7 @@ inline NoisyActivationsArgs noisy_activations_args(
     args.tables[t] = {next, multipliers[t], index_bits[t]};
     next += size_t{1} << (index_bits[t] & 31);
   }
-  const std::string secret = key;
-  if (secret.size() != sizeof args.key) throw py::value_error("a key has 32 bytes");
-  std::memcpy(args.key, secret.data(), sizeof args.key);
+  copy_key(key, args.key);
   args.first_element = first_element, args.attempt = attempt;
   return args;
 }

@@ -48,9 +48,7 @@ inline PruneRandomArgs prune_random_args(uintptr_t importance, int64_t stride, i
   args.stride = stride, args.size = size;
   args.format = static_cast<PruneFormat>(format);
   args.low = low, args.high = high;
-  const std::string secret = key;
-  if (secret.size() != sizeof args.key) throw py::value_error("a key has 32 bytes");
-  std::memcpy(args.key, secret.data(), sizeof args.key);  // x86-64, AArch64 and CUDA are little-endian
+  copy_key(key, args.key);
   args.first_element = first_element;
   args.mask = reinterpret_cast<uint8_t*>(mask);
   return args;

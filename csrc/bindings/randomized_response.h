@@ -15,9 +15,7 @@ inline RandomizedResponseArgs randomized_response_args(uintptr_t values, int64_t
   args.num_elements = num_elements;
   args.categories = categories;
   args.threshold = threshold;
-  const std::string secret = key;
-  if (secret.size() != sizeof args.key) throw py::value_error("a key has 32 bytes");
-  std::memcpy(args.key, secret.data(), sizeof args.key);  // x86-64, AArch64 and CUDA are little-endian
+  copy_key(key, args.key);
   args.first_element = first_element;
   args.out = reinterpret_cast<int64_t*>(out);
   return args;

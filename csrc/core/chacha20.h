@@ -78,9 +78,10 @@ PK_HD void chacha20_quarter_round(W& a, W& b, W& c, W& d) {
   c += d, b = rotate_left(b ^ c, 7);
 }
 
-// key [8], counter_nonce [4] (words 12 to 15), out [16]; all words little-endian as in RFC 8439, 2.3.
-template <class W>
-PK_HD void chacha20_block(const uint32_t* key, const W* counter_nonce, W* out) {
+// key [8], counter_nonce [4] (words 12 to 15), out [16]; all words little-endian as in RFC 8439, 2.3. A word of the key
+// is whatever can be added to a W.
+template <class Key, class W>
+PK_HD void chacha20_block(const Key* key, const W* counter_nonce, W* out) {
   const uint32_t constants[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
   W x[16];
   for (int i = 0; i < 4; ++i) x[i] = W{} + constants[i];

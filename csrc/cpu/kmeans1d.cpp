@@ -92,26 +92,13 @@ void compare_all(const float* values, int64_t size, const float* boundaries, int
   }
 }
 
-// The number of boundaries below v, which is in [low, high].
-int64_t search(float v, const float* boundaries, int64_t low, int64_t high) {
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (v > boundaries[middle]) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 template <class Index>
 void assign_as(const float* values, int64_t size, const float* boundaries, int64_t m, const uint32_t* table,
                void* assignment) {
   Index* out = static_cast<Index*>(assignment);
   if (table == nullptr) {
     if (m <= 24) return compare_all(values, size, boundaries, m, out);
-    for (int64_t i = 0; i < size; ++i) out[i] = static_cast<Index>(search(values[i], boundaries, 0, m));
+    for (int64_t i = 0; i < size; ++i) out[i] = static_cast<Index>(boundaries_below(values[i], boundaries, 0, m));
     return;
   }
   for (int64_t i = 0; i < size; ++i) {
@@ -122,7 +109,7 @@ void assign_as(const float* values, int64_t size, const float* boundaries, int64
     if (__builtin_expect(high - low <= 1, 1)) {
       out[i] = static_cast<Index>(low + static_cast<uint32_t>(v > boundaries[low]));
     } else {
-      out[i] = static_cast<Index>(search(v, boundaries, low, high));
+      out[i] = static_cast<Index>(boundaries_below(v, boundaries, low, high));
     }
   }
 }
@@ -137,24 +124,10 @@ void assign(const float* values, int64_t size, const float* boundaries, int64_t 
 template <class Index>
 int64_t split_as(const Kmeans1dSplitArgs& args, int64_t begin, int64_t end) {
   const Index* assignment = static_cast<const Index*>(args.assignment);
-  const int p_c = args.centroid_bits, p_r = args.residual_bits, bits = p_c > p_r ? p_c : p_r;
-  const double scale = static_cast<double>(int64_t{1} << bits), unit = 1.0 / scale;
-  const int dropped = bits - p_r;
+  const KmeansGrid grid = kmeans_grid(args.centroid_bits, args.residual_bits);
   for (int64_t i = begin; i < end; ++i) {
-    const double v = static_cast<double>(args.values[i]) * scale;  // exact: a power of two
-    if (!(v > -2251799813685248.0 && v < 2251799813685248.0)) return i;
-    const double own = static_cast<double>(args.centroids[static_cast<int64_t>(assignment[i])]) * scale;
-    if (!(own > -2251799813685248.0 && own < 2251799813685248.0)) return i;
-    int64_t floor = static_cast<int64_t>(v);
-    if (static_cast<double>(floor) > v) --floor;
-    const bool whole = static_cast<double>(floor) == v;
-    const int64_t centroid = static_cast<int64_t>(own);
-    int64_t off = floor - centroid;
-    if (off < 0 && !whole) ++off;                         // towards zero
-    const int64_t steps = off / (int64_t{1} << dropped);  // towards zero
-    if (steps <= -(int64_t{1} << 31) || steps >= int64_t{1} << 31) return i;
-    args.residual[i] = static_cast<int32_t>(steps);
-    args.reconstructed[i] = static_cast<float>(static_cast<double>(centroid + steps * (int64_t{1} << dropped)) * unit);
+    const float centroid = args.centroids[static_cast<int64_t>(assignment[i])];
+    if (!split_value(args.values[i], centroid, grid, args.residual + i, args.reconstructed + i)) return i;
   }
   return -1;
 }

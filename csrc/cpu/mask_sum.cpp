@@ -65,6 +65,51 @@ struct Wide {
   }
 };
 
+#if PK_LANES == 16
+// The same blocks of two seeds, one operation of each in turn: where the words of one seed take half of the registers,
+// there is room for two, and none waits for the result before it. Smaller register files do not hold two.
+struct SeedPair {
+  BitLanes first, second;
+};
+struct KeyPair {
+  uint32_t first, second;
+};
+PK_HD SeedPair operator+(SeedPair a, SeedPair b) { return {a.first + b.first, a.second + b.second}; }
+PK_HD SeedPair operator+(SeedPair a, KeyPair b) { return {a.first + b.first, a.second + b.second}; }
+PK_HD SeedPair operator+(SeedPair a, uint32_t b) { return {a.first + b, a.second + b}; }
+PK_HD SeedPair operator^(SeedPair a, SeedPair b) { return {a.first ^ b.first, a.second ^ b.second}; }
+PK_HD SeedPair& operator+=(SeedPair& a, SeedPair b) { return a = a + b; }
+PK_HD SeedPair rotate_left(SeedPair a, int count) {
+  return {privkernels::rotate_left(a.first, count), privkernels::rotate_left(a.second, count)};
+}
+
+// Adds the masks of as many pairs of seeds as there are; returns the first seed that is left over.
+template <class Sums>
+int64_t sum_pairs(const MaskSumArgs& args, const BitLanes* address, Sums& sums) {
+  SeedPair addresses[4], words[16];
+  for (int i = 0; i < 4; ++i) addresses[i] = {address[i], address[i]};
+  int64_t seed = 0;
+  for (; seed + 2 <= args.num_seeds; seed += 2) {
+    uint32_t keys[16];
+    __builtin_memcpy(keys, args.seeds + 32 * seed, sizeof keys);  // x86-64 is little-endian
+    KeyPair key[8];
+    for (int i = 0; i < 8; ++i) key[i] = {keys[i], keys[8 + i]};
+    chacha20_block(key, addresses, words);
+    BitLanes each[16];
+    for (int w = 0; w < 16; ++w) each[w] = words[w].first;
+    sums.add(each, args.signs[seed] < 0);
+    for (int w = 0; w < 16; ++w) each[w] = words[w].second;
+    sums.add(each, args.signs[seed + 1] < 0);
+  }
+  return seed;
+}
+#else
+template <class Sums>
+int64_t sum_pairs(const MaskSumArgs&, const BitLanes*, Sums&) {
+  return 0;
+}
+#endif
+
 // The sums over all seeds of the PK_LANES blocks from `block`, a multiple of PK_LANES.
 template <class Sums>
 void sum_blocks(const MaskSumArgs& args, uint64_t block, typename Sums::Word* out) {
@@ -76,7 +121,7 @@ void sum_blocks(const MaskSumArgs& args, uint64_t block, typename Sums::Word* ou
   address[2] = BitLanes{} + args.round;
   address[3] = BitLanes{} + static_cast<uint32_t>(kPurposeMaskSum);
   Sums sums;
-  for (int64_t seed = 0; seed < args.num_seeds; ++seed) {
+  for (int64_t seed = sum_pairs(args, address, sums); seed < args.num_seeds; ++seed) {
     uint32_t key[8];
     __builtin_memcpy(key, args.seeds + 32 * seed, sizeof key);  // x86-64 and AArch64 are little-endian
     chacha20_block(key, address, words);

@@ -73,7 +73,7 @@ int main() {
   using namespace privkernels;
   for (const int64_t num_elements : {0, 1, 15, 16, 17, 127, 129, 255, 257, 1000}) {
     for (const uint64_t first : {uint64_t{0}, uint64_t{77}, (uint64_t{1} << 36) - 300, (uint64_t{1} << 62) + 5}) {
-      for (const int64_t num_seeds : {0, 1, 4}) {
+      for (const int64_t num_seeds : {0, 1, 4, 5}) {
         check<uint32_t>(num_elements, num_seeds, first);
         check<uint64_t>(num_elements, num_seeds, first);
       }

@@ -16,6 +16,7 @@ import torch
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
+from privkernels.ops.prune import cuda_place
 
 Method = Literal["auto", "optimal", "lloyd"]
 
@@ -72,8 +73,9 @@ def kmeans1d(values: torch.Tensor, k: int, *, iterations: int = 20, method: Meth
     """Cluster numbers around at most k centroids with a small sum of squared distances. Deterministic.
 
     Args:
-        values: float32, float16 or bfloat16 of any shape and strides, finite, at least one. Not differentiated. Tensors
-            on a CUDA device are clustered on the processor, and the results copied back.
+        values: float32, float16 or bfloat16 of any shape and strides, finite, at least one. Not differentiated. On a
+            CUDA device the call waits for the stream; where the optimal method is used, or starting values coincide,
+            the sorted values are copied to the processor for that step.
         k: 1 to 65536.
         iterations: of Lloyd's algorithm, 0 or more.
         method: "optimal", the least sum (k times the number of distinct values up to 2**26); "lloyd", from quantiles;
@@ -99,20 +101,25 @@ def kmeans1d(values: torch.Tensor, k: int, *, iterations: int = 20, method: Meth
 def kmeans1d_layers(
     layers: Sequence[torch.Tensor], k: int, *, iterations: int = 20, method: Method = "auto"
 ) -> list[Clusters]:
-    """:func:`kmeans1d` of each tensor by itself, several at a time on torch's number of threads."""
+    """:func:`kmeans1d` of each tensor by itself: those on the processor several at a time on torch's number of threads,
+    those on a CUDA device one after another on the current stream."""
     layers = list(layers)
     for layer in layers:
         _check_values(layer)
     _check_integer("k", k, 1, _MOST_CLUSTERS)
     _check_integer("iterations", iterations, 0, 2**62)
-    threads = torch.get_num_threads()
-    workers = max(1, min(threads, len(layers)))
     # The longest first, so that none is left over for the end.
-    order = sorted(range(len(layers)), key=lambda i: -layers[i].numel())
+    order = sorted((i for i, x in enumerate(layers) if x.device.type != "cuda"), key=lambda i: -layers[i].numel())
+    threads = torch.get_num_threads()
+    workers = max(1, min(threads, len(order)))
     with ThreadPoolExecutor(workers) as pool:
         share = threads // workers
         jobs = {i: pool.submit(_kmeans1d_on, layers[i].detach(), k, iterations, method, share) for i in order}
-        return [_clusters(*jobs[i].result()) for i in range(len(layers))]
+        # In this thread, because the current stream is that of the thread.
+        done = {
+            i: _kmeans1d_on(x.detach(), k, iterations, method, share) for i, x in enumerate(layers) if i not in jobs
+        }
+        return [_clusters(*(jobs[i].result() if i in jobs else done[i])) for i in range(len(layers))]
 
 
 def kmeans1d_split(
@@ -218,6 +225,10 @@ def _check_values(values: torch.Tensor) -> None:
         raise InvalidArgumentError(f"values must be a dense tensor, got layout {values.layout}; call .to_dense()")
 
 
+def _flat_floats(values: torch.Tensor) -> torch.Tensor:
+    return values.to(torch.float32).contiguous().resolve_neg()
+
+
 def _index_dtype(k: int) -> torch.dtype:
     return torch.uint8 if k <= 256 else torch.int16 if k <= 32768 else torch.int32
 
@@ -246,17 +257,24 @@ def _kmeans1d_on(
         raise InvalidArgumentError(f"method must be 'auto', 'optimal' or 'lloyd', got {method!r}")
     if values.numel() == 0:
         raise EmptyDataError("kmeans1d needs at least one value, got an empty tensor")
-    source = values.to("cpu", torch.float32).contiguous().resolve_neg()
+    source, device = _flat_floats(values), values.device
     dtype = _index_dtype(k)
-    centroids, inertia = torch.empty(k), torch.empty((), dtype=torch.float64)
-    assignment, summary = torch.empty(values.shape, dtype=dtype), torch.empty(3, dtype=torch.int64)
-    status = _native.cpu().kmeans1d(
+    centroids, assignment = torch.empty(k, device=device), torch.empty(values.shape, dtype=dtype, device=device)
+    inertia, summary = torch.empty((), dtype=torch.float64), torch.empty(3, dtype=torch.int64)
+    arguments = (
         source.data_ptr(), source.numel(), k, iterations, _METHODS.index(method), dtype.itemsize, centroids.data_ptr(),
-        assignment.data_ptr(), inertia.data_ptr(), summary.data_ptr(), threads,
+        assignment.data_ptr(), inertia.data_ptr(), summary.data_ptr(),
     )  # fmt: skip
+    if device.type == "cuda":
+        place = cuda_place(device)
+        status, size = _native.cuda().kmeans1d_workspace(source.numel(), k, place[0])
+        _raise(status, "kmeans1d")
+        workspace = torch.empty(size, dtype=torch.uint8, device=device)
+        status = _native.cuda().kmeans1d(*arguments, workspace.data_ptr(), *place)
+    else:
+        status = _native.cpu().kmeans1d(*arguments, threads)
     _raise(status, "kmeans1d")
-    device = values.device
-    return centroids.to(device), assignment.to(device), inertia.to(device), summary.to(device)
+    return centroids, assignment, inertia.to(device), summary.to(device)
 
 
 def _kmeans1d(
@@ -270,18 +288,24 @@ def _kmeans1d_split(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     _check_values(values)
     _check_bits(centroid_bits, residual_bits)
-    source = values.to("cpu", torch.float32).contiguous().resolve_neg()
-    centers = centroids.to("cpu", torch.float32).contiguous()
+    source, device = _flat_floats(values), values.device
+    centers = centroids.to(device, torch.float32).contiguous()
     dtype = _index_dtype(centers.numel())
-    assignment = torch.empty(values.shape, dtype=dtype)
-    residual = torch.empty(values.shape, dtype=torch.int32)
-    reconstructed = torch.empty(values.shape)
-    status = _native.cpu().kmeans1d_split(
+    assignment = torch.empty(values.shape, dtype=dtype, device=device)
+    residual = torch.empty(values.shape, dtype=torch.int32, device=device)
+    reconstructed = torch.empty(values.shape, device=device)
+    arguments = (
         source.data_ptr(), source.numel(), centers.data_ptr(), centers.numel(), centroid_bits, residual_bits,
-        dtype.itemsize, assignment.data_ptr(), residual.data_ptr(), reconstructed.data_ptr(), torch.get_num_threads(),
+        dtype.itemsize, assignment.data_ptr(), residual.data_ptr(), reconstructed.data_ptr(),
     )  # fmt: skip
+    if device.type == "cuda":
+        module = _native.cuda()
+        workspace = torch.empty(module.kmeans1d_split_workspace, dtype=torch.uint8, device=device)
+        status = module.kmeans1d_split(*arguments, workspace.data_ptr(), *cuda_place(device))
+    else:
+        status = _native.cpu().kmeans1d_split(*arguments, torch.get_num_threads())
     _raise(status, "kmeans1d_split")
-    return assignment.to(values.device), residual.to(values.device), reconstructed.to(values.device)
+    return assignment, residual, reconstructed
 
 
 def _fake_kmeans1d(
