@@ -20,6 +20,8 @@ import torch
 from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
 from benchmarks.timing import Contender, interleaved, machine_facts
 from privkernels import _files
+from privkernels.ops import kmeans1d, mask_sum, noisy_activations, prune_mask
+from privkernels.randomness import Key
 
 Maker = Callable[[int, torch.device], Callable[[], object]]
 
@@ -59,6 +61,24 @@ def of_randomized_response(n: int, device: torch.device) -> Callable[[], object]
     return partial(randomized_response.ours, randomized_response.make_values(n, device))
 
 
+def of_prune(n: int, device: torch.device) -> Callable[[], object]:
+    return partial(prune_mask, torch.randn(n).to(device), sparsity=0.9)
+
+
+def of_kmeans1d(n: int, device: torch.device) -> Callable[[], object]:
+    return partial(kmeans1d, torch.randn(n).to(device), 16, method="lloyd")
+
+
+def of_mask_sum(n: int, device: torch.device) -> Callable[[], object]:
+    seeds = [Key.from_seed(seed) for seed in range(10)]
+    return partial(mask_sum, torch.zeros(n, dtype=torch.int32, device=device), seeds, [1, -1] * 5)
+
+
+def of_noisy_activations(n: int, device: torch.device) -> Callable[[], object]:
+    x = torch.randn(1, 20, 1, n // 20).to(device)
+    return partial(noisy_activations, x, clip=1.0, noise_std=0.1, key=Key.from_seed(0), label="growth")
+
+
 def all_series(quick: bool) -> list[Series]:
     size = 256 if quick else 4096
     members = (2, 8, 50) if quick else (2, 4, 8, 16, 32, 50, 100, 200, 500, 1000)
@@ -74,6 +94,10 @@ def all_series(quick: bool) -> list[Series]:
         Series("noise_add", "N", "Laplace, s = 2^20", sizes, of_noise_add("laplace")),
         Series("noise_add", "N", "Gaussian, s = 2^20", sizes, of_noise_add("gaussian")),
         Series("randomized_response", "N", "K = 10", sizes, of_randomized_response),
+        Series("prune", "N", "sparsity 0.9", sizes, of_prune),
+        Series("kmeans1d", "N", "k = 16, 20 iterations", sizes, of_kmeans1d),
+        Series("mask_sum", "N", "10 seeds", sizes, of_mask_sum),
+        Series("noisy_activations", "N", "grid noise, 20 channels", sizes, of_noisy_activations),
     ]
 
 

@@ -31,23 +31,28 @@ KEY = Key.from_seed(0)
 
 @dataclass(frozen=True)
 class Setting:
-    """M, R, and whether range and bandwidth are public numbers or each parameter's own."""
+    """M, R, whether range and bandwidth are public numbers or each parameter's own, work and epsilon of a draw."""
 
     members: int = 50
     grid_points: int = 256
     public: bool = False
+    work: str = "lazy"
+    epsilon: float = EPSILON
 
     @property
     def multiplier(self) -> float:
-        return EPSILON * self.members / (2 * kde_peak(WINDOW_RATIO))
+        return self.epsilon * self.members / (2 * kde_peak(WINDOW_RATIO))
 
     @property
     def name(self) -> str:
         kind = "public range 50 b wide" if self.public else "range and bandwidth per parameter"
-        return f"M = {self.members}, R = {self.grid_points}, {kind}"
+        rest = ", fixed work" if self.work == "fixed" else ""
+        rest += f", epsilon = {self.epsilon:g}" if self.epsilon != EPSILON else ""
+        return f"M = {self.members}, R = {self.grid_points}, {kind}{rest}"
 
 
 USUAL = Setting()
+FIXED = Setting(work="fixed")
 SETTINGS = (
     USUAL,
     Setting(grid_points=64),
@@ -55,6 +60,9 @@ SETTINGS = (
     Setting(members=8),
     Setting(members=200),
     Setting(public=True),
+    Setting(epsilon=0.1),
+    Setting(epsilon=10.0),
+    FIXED,
 )
 
 
@@ -66,6 +74,8 @@ def size_of(setting: Setting, quick: bool, device: torch.device) -> int:
     if quick:
         return 1024
     whole = 1_200_000 if device.type == "cuda" else 200_000
+    if setting.work == "fixed":  # fifty times as long
+        whole //= 10
     return whole * 50 // max(50, setting.members)
 
 
@@ -74,7 +84,7 @@ def make_case(setting: Setting, size: int, quick: bool, device: torch.device) ->
     ends = 0 if setting.public else 3
     task = peers.Task(inputs, setting.multiplier, WINDOW_RATIO, setting.grid_points)
     # All peers at the usual setting; elsewhere those that do not take minutes to compile or to run.
-    found, skipped = peers.make_peers(task, every=setting == USUAL and not quick, quick=quick)
+    found, skipped = peers.make_peers(task, every=setting in (USUAL, FIXED) and not quick, quick=quick)
     return Case(
         kernel="kde_em",
         name=f"{setting.name}, N = {size:,}",
@@ -116,6 +126,7 @@ def ours(inputs: peers.Inputs, setting: Setting) -> torch.Tensor:
         label="benchmark",
         window_ratio=WINDOW_RATIO,
         grid_points=setting.grid_points,
+        work=setting.work,
     )[0]
 
 
