@@ -207,6 +207,7 @@ void require(cudaError_t error) {
 // shows in it.
 template <class T>
 void to_device(T* to, const T* from, int64_t count, cudaStream_t stream) {
+  if (count == 0) return;  // one centroid has no boundaries, and `from` is null
   require(cudaMemcpyAsync(to, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice, stream));
   require(cudaStreamSynchronize(stream));
 }

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 from privkernels.ops import kmeans1d, kmeans1d_layers, kmeans1d_reference, kmeans1d_split
+from tests.support.kmeans1d_values import EMPTIES_A_CLUSTER
 
 FLOATS = st.floats(-100, 100, width=32)
 
@@ -194,44 +195,7 @@ def test_a_large_offset() -> None:
 
 
 def test_an_empty_cluster_keeps_its_centroid() -> None:
-    """Values, found by search, on which some centroid loses all of its values."""
-    x = torch.tensor(
-        [
-            -14.7,
-            -12.2,
-            -11.1,
-            -10.1,
-            -7.7,
-            -4.8,
-            -4.6,
-            -4.1,
-            -1.4,
-            -1.4,
-            -1.3,
-            -1.0,
-            -1.0,
-            1.2,
-            1.9,
-            2.0,
-            2.0,
-            4.1,
-            4.6,
-            6.0,
-            7.9,
-            8.7,
-            9.1,
-            12.8,
-            16.4,
-            27.5,
-            29.3,
-            36.0,
-            38.0,
-            39.9,
-            58.8,
-            63.9,
-            84.6,
-        ]
-    )
+    x = torch.tensor(EMPTIES_A_CLUSTER)
     got = kmeans1d(x, 10, iterations=30, method="lloyd")
     assert len(got.centroids) == 10 > len(got.assignment.unique())
     assert (got.centroids.diff() > 0).all()
@@ -243,6 +207,9 @@ def test_auto() -> None:
     assert kmeans1d(normal(1000), 16).method == "optimal"
     assert kmeans1d(normal(70_000), 16).method == "lloyd"
     assert kmeans1d(normal(70_000).round(), 16).method == "optimal"
+    # k D <= 2^20 counts every distinct value, the first one too.
+    assert kmeans1d(torch.arange(2.0**12), 256).method == "optimal"
+    assert kmeans1d(torch.arange(2.0**12 + 1), 256).method == "lloyd"
     with pytest.raises(InvalidArgumentError, match="2\\*\\*26"):
         kmeans1d(torch.arange(2_000_000).float(), 64, method="optimal")
 

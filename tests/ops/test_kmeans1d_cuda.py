@@ -9,6 +9,7 @@ import torch
 
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops import Clusters, kmeans1d, kmeans1d_layers, kmeans1d_split
+from tests.support.kmeans1d_values import EMPTIES_A_CLUSTER
 
 pytestmark = pytest.mark.gpu
 
@@ -65,6 +66,14 @@ def test_every_size_and_method(size: int) -> None:
             for method in ("auto", "lloyd", "optimal"):
                 if method != "optimal" or size * k <= 2**20:
                     same(kmeans1d(x.cuda(), k, method=method), kmeans1d(x, k, method=method))
+
+
+def test_an_empty_cluster_and_the_limit_of_auto() -> None:
+    x = torch.tensor(EMPTIES_A_CLUSTER)
+    same(kmeans1d(x.cuda(), 10, iterations=30, method="lloyd"), kmeans1d(x, 10, iterations=30, method="lloyd"))
+    for size in (2**12, 2**12 + 1):  # k D just at 2^20, and above
+        x = torch.arange(size).float()
+        same(kmeans1d(x.cuda(), 256), kmeans1d(x, 256))
 
 
 @pytest.mark.parametrize("k", [1, 16, 300, 40_000])
