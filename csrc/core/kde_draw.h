@@ -108,10 +108,11 @@ PK_HD uint64_t kde_trial_bits(const KdeEmArgs& args, uint64_t element, int trial
   return block_bits(words, (trial - 1) % 4 * 2 + word);
 }
 
-// The grid index, or -1 where no trial is accepted or the envelope cannot serve the element. nodes: float [kMaxNodes].
+// The grid index, or -1 where no trial is accepted or the envelope cannot serve the element. room: float [kNodeRoom].
 PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel, const KdeEnvelope& envelope,
-                                   float exponent_scale, float* nodes) {
+                                   float exponent_scale, float* room) {
   const KdeEmArgs& args = in.args;
+  float* nodes = room + 2;
   if (!envelope.usable) return -1;
   const int32_t grid_points = static_cast<int32_t>(args.grid_points);
   const EnvelopeShape<float, int32_t> shape = envelope_shape(in.lo, in.hi, in.step, in.inverse, envelope, grid_points);
@@ -125,9 +126,10 @@ PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel
     const uint32_t low = static_cast<uint32_t>(first), point_low = static_cast<uint32_t>(second);
     const int32_t target = static_cast<int32_t>(scale_to_word(
         low & (~0u << envelope.offset_bits), static_cast<uint32_t>(first >> 32), static_cast<uint32_t>(total)));
-    const Proposal<float, int32_t> proposal =
-        propose<float>(nodes, 1, shape.nodes, shape.shift, target, low_uniform(low, shape.shift, envelope.offset_bits),
-                       low_uniform(point_low, shape.shift, envelope.offset_bits));
+    const int32_t node = find_node(nodes, 1, shape.nodes, target);
+    const Proposal<float, int32_t> proposal = propose<float>(node, weights_around(nodes, 1, node), shape.shift,
+                                                             low_uniform(low, shape.shift, envelope.offset_bits),
+                                                             low_uniform(point_low, shape.shift, envelope.offset_bits));
     const int32_t k = proposal.point;
     const float r = smaller(in.lo + in.step * to_float(k), in.hi);
     const bool accepted = k >= 0 && k < grid_points &&

@@ -23,6 +23,7 @@ namespace privkernels {
 constexpr int kHalfNodes = 16;  // nodes on either side of the middle one
 constexpr int kGroupNodes = 2 * kHalfNodes + 1;
 constexpr int kMaxNodes = 8 * kGroupNodes;
+constexpr int kNodeRoom = kMaxNodes + 3;    // two places before the first node, and one after the last
 constexpr int kTrials = 9;                  // proposals before the draw falls back to the scores of all points
 constexpr int kEnvelopeBits = 22;           // weights are at most 1.0004 * 2^22, so that sums stay below 2^31
 constexpr float kEnvelopeOne = 4194304.0f;  // 2^kEnvelopeBits
@@ -161,8 +162,9 @@ PK_HD void group_sums(F* sums, const EnvelopeShape<F, I>& shape, int group, floa
 }
 
 // Turns the sums at `count` nodes into bounds on the sum of K / w_max, and those into weights: integers of at least
-// exp2(scale * (bound - best)) * 2^kEnvelopeBits, in float, exact. Returns the sum of the weights; `best` becomes the
-// largest bound. Products, sums of M terms and exponentials are within `excess`.
+// exp2(scale * (bound - best)) * 2^kEnvelopeBits. Leaves their running sums (their bits in the floats): the sum of the
+// weights up to node m at m, 0 in the two places before the first, and the whole again after the last. Returns the
+// whole; `best` becomes the largest bound. Products, sums of M terms and exponentials are within `excess`.
 template <class F, class I>
 PK_HD I node_weights(const EnvelopeShape<F, I>& shape, const KdeEnvelope& envelope, float num_members,
                      float exponent_scale, int count, float* nodes, int64_t stride, F& best) {
@@ -180,16 +182,58 @@ PK_HD I node_weights(const EnvelopeShape<F, I>& shape, const KdeEnvelope& envelo
     store_lanes(nodes + node * stride, bound);
   }
   I total = I{};
+  store_lanes(nodes - 2 * stride, total);
+  store_lanes(nodes - stride, total);
   for (int node = 0; node < count; ++node) {
     F bound;
     load_lanes(nodes + node * stride, bound);
     const F exponent = larger((bound - best) * exponent_scale, constant<F>(-125.0f));
-    const I integer = to_integer(rough_exp2(exponent) * (kEnvelopeOne * 1.0002f)) + 1;
-    const I weight = shape.nodes > node ? integer : I{};
-    store_lanes(nodes + node * stride, to_float(weight));
-    total += weight;
+    const I weight = to_integer(rough_exp2(exponent) * (kEnvelopeOne * 1.0002f)) + 1;
+    total += shape.nodes > node ? weight : I{};
+    store_lanes(nodes + node * stride, total);
   }
+  store_lanes(nodes + count * stride, total);
   return total;
+}
+
+// The node of which the weight holds a target below the sum of all. Reads every sum, whichever it is.
+template <class I>
+PK_HD I find_node(const float* nodes, int64_t stride, int count, I target) {
+  I node = I{};
+  for (int at = 0; at < count; ++at) {
+    I sum;
+    load_lanes(nodes + at * stride, sum);
+    node += sum <= target ? I{} + 1 : I{};
+  }
+  return node;
+}
+
+// The same by bisection, for one element.
+PK_HD int32_t bisect_node(const float* nodes, int64_t stride, int count, int32_t target) {
+  int low = 0, high = count - 1;  // the sum at count - 1 is above the target
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    int32_t sum;
+    load_lanes(nodes + middle * stride, sum);
+    if (sum <= target) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The weights of a node and of those beside it.
+template <class I>
+struct NodeWeights {
+  I before, here, after;
+};
+
+PK_HD NodeWeights<int32_t> weights_around(const float* nodes, int64_t stride, int32_t node) {
+  int32_t sums[4];
+  for (int i = 0; i < 4; ++i) load_lanes(nodes + (node - 2 + i) * stride, sums[i]);
+  return {sums[1] - sums[0], sums[2] - sums[1], sums[3] - sums[2]};
 }
 
 // What a trial proposes.
@@ -199,28 +243,16 @@ struct Proposal {
   F bound;  // the envelope there, at least the weight times 2^kEnvelopeBits
 };
 
-// target: uniform below the sum of the weights; first, second: uniform below c. Reads every weight, whichever is drawn.
+// first, second: uniform below c.
 template <class F, class I>
-PK_HD Proposal<F, I> propose(const float* weights, int64_t stride, int count, I shift, I target, I first, I second) {
-  I below = I{}, node = I{};
-  F weight = constant<F>(1.0f), before = F{}, after = F{}, last = F{};
-  for (int at = 0; at < count; ++at) {
-    F value;
-    load_lanes(weights + at * stride, value);
-    const auto reached = below <= target;
-    after = node == at - 1 ? value : after;
-    node = reached ? I{} + at : node;
-    before = reached ? last : before;
-    weight = reached ? value : weight;
-    below += to_integer(value);
-    last = value;
-  }
+PK_HD Proposal<F, I> propose(I node, const NodeWeights<I>& weights, I shift, I first, I second) {
   const I points = (I{} + 1) << shift;
   const I offset = first + second - (points - 1);
   const I distance = offset < 0 ? -offset : offset;
-  const F other = offset < 0 ? before : after;
+  const F here = to_float(weights.here);
+  const F other = to_float(offset < 0 ? weights.before : weights.after);
   const F share = to_float(distance) / to_float(points);
-  return {(node << shift) + offset, weight + (other - weight) * share};
+  return {(node << shift) + offset, here + (other - here) * share};
 }
 
 // Whether a trial accepts a grid point whose score sum is `total`: with probability weight / bound, cut to a multiple

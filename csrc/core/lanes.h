@@ -69,11 +69,16 @@ PK_HD IntLanes to_integer(FloatLanes value) { return __builtin_convertvector(val
 PK_HD FloatLanes to_float(IntLanes value) { return __builtin_convertvector(value, FloatLanes); }
 #endif
 
+// Integers are kept in the bits of floats.
 PK_HD void load_lanes(const float* from, float& value) { value = *from; }
 PK_HD void store_lanes(float* to, float value) { *to = value; }
+PK_HD void load_lanes(const float* from, int32_t& value) { value = static_cast<int32_t>(to_bits(*from)); }
+PK_HD void store_lanes(float* to, int32_t value) { *to = from_bits(static_cast<uint32_t>(value), 0.0f); }
 #if defined(PK_LANES)
 PK_HD void load_lanes(const float* from, FloatLanes& value) { __builtin_memcpy(&value, from, sizeof value); }
 PK_HD void store_lanes(float* to, FloatLanes value) { __builtin_memcpy(to, &value, sizeof value); }
+PK_HD void load_lanes(const float* from, IntLanes& value) { __builtin_memcpy(&value, from, sizeof value); }
+PK_HD void store_lanes(float* to, IntLanes value) { __builtin_memcpy(to, &value, sizeof value); }
 #endif
 
 template <class F>
@@ -111,23 +116,35 @@ PK_HD F magnitude(F value) {
   return from_bits(to_bits(value) & 0x7fffffffu, value);
 }
 
-// 2^x for x in [-125, 126], relative error below 1.2e-7; exact at 0.
+// 2^(n + f) for f in [-1/2, 1/2] (exact), n in the low nine bits of `shifted`.
+template <class F>
+PK_HD F exp2_of_parts(F f, F shifted) {
+  // 2^f = 1 + f q(f), q a weighted minimax polynomial of degree 4 (relative error 1e-7, less than two roundings).
+  F q = constant<F>(1.32749905e-3f);
+  q = q * f + 9.6718464e-3f;
+  q = q * f + 5.5506926e-2f;
+  q = q * f + 2.4022235e-1f;
+  q = q * f + 6.93147004e-1f;
+  const F power = q * f + 1.0f;
+  // The low nine bits of `shifted` hold the integer; moved up, they are added to the exponent.
+  return from_bits(to_bits(power) + (to_bits(shifted) << 23), power);
+}
+
+// 2^x for x in [-125, 126], relative error below 2.2e-7; exact at 0.
 template <class F>
 PK_HD F exp2_normal(F x) {
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits of the sum.
   const F shift = constant<F>(12582912.0f);
   const F shifted = x + shift;
-  const F f = x - (shifted - shift);  // exact, in [-1/2, 1/2]
-  // 2^f = 1 + f q(f), q a weighted minimax polynomial of degree 5 (error 2e-9).
-  F q = constant<F>(1.54762791e-4f);
-  q = q * f + 1.34002347e-3f;
-  q = q * f + 9.61800385e-3f;
-  q = q * f + 5.5503279e-2f;
-  q = q * f + 2.40226507e-1f;
-  q = q * f + 6.93147182e-1f;
-  const F power = q * f + 1.0f;
-  // The low nine bits of `shifted` hold the integer; moved up, they are added to the exponent.
-  return from_bits(to_bits(power) + (to_bits(shifted) << 23), power);
+  return exp2_of_parts(x - (shifted - shift), shifted);
+}
+
+// exp2_normal(-x) without the negation; the same bits.
+template <class F>
+PK_HD F exp2_of_negative(F x) {
+  const F shift = constant<F>(12582912.0f);
+  const F shifted = shift - x;
+  return exp2_of_parts((shift - shifted) - x, shifted);
 }
 
 }  // namespace privkernels

@@ -12,9 +12,8 @@ typedef EnvelopeShape<FloatLanes, IntLanes> Shape;
 // What a worker writes to, beside the outputs.
 struct Room {
   float* members;         // [M, kTile]
-  float* weights;         // [kMaxNodes, kTile]
+  float* nodes;           // [kNodeRoom, kTile], two places in
   float* chosen_members;  // [M, lanes], of elements picked out of a tile
-  float* chosen_weights;  // [kMaxNodes, lanes]
   float* shares;          // [4, M, lanes]
   float* scores;          // [R, lanes]
 };
@@ -22,10 +21,9 @@ struct Room {
 Room divide(float* scratch, const KdeEmArgs& args) {
   Room room;
   room.members = scratch;
-  room.weights = room.members + args.num_members * kTile;
-  room.chosen_members = room.weights + kMaxNodes * kTile;
-  room.chosen_weights = room.chosen_members + args.num_members * kLanes;
-  room.shares = room.chosen_weights + kMaxNodes * kLanes;
+  room.nodes = room.members + args.num_members * kTile + 2 * kTile;
+  room.chosen_members = room.nodes + (kNodeRoom - 2) * kTile;
+  room.shares = room.chosen_members + args.num_members * kLanes;
   room.scores = room.shares + 4 * args.num_members * kLanes;
   return room;
 }
@@ -124,7 +122,7 @@ struct Envelope {
 };
 
 Envelope make_envelope(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Room& room,
-                       float* weights, int64_t stride) {
+                       float* nodes, int64_t stride) {
   const int64_t num_members = args.num_members;
   Envelope envelope;
   envelope.shape = envelope_shape(columns.lo, columns.hi, columns.step, columns.inverse, plan.envelope,
@@ -154,10 +152,10 @@ Envelope make_envelope(const KdeEmArgs& args, const KdeEmPlan& plan, const Colum
     sums[kHalfNodes] = here;
     add_chain(shares, up, state, num_members, sums, 1);
     add_chain(shares, down, state, num_members, sums, -1);
-    group_sums(sums, shape, group, weights, stride);
+    group_sums(sums, shape, group, nodes, stride);
   }
   envelope.total = node_weights(shape, plan.envelope, static_cast<float>(num_members), plan.exponent_scale,
-                                envelope.nodes, weights, stride, envelope.best);
+                                envelope.nodes, nodes, stride, envelope.best);
   return envelope;
 }
 
@@ -177,16 +175,54 @@ PK_HD IntLanes scaled_target(BitLanes low, BitLanes high, IntLanes total) {
   return target;
 }
 
+// The node that each lane's target hits, and the weights around it.
+struct Hit {
+  IntLanes node;
+  NodeWeights<IntLanes> weights;
+};
+
+// The same lane by lane, in memory: a vector is put together faster from there than element by element.
+struct HitLanes {
+  int32_t node[kLanes], before[kLanes], here[kLanes], after[kLanes];
+
+  void put(int lane, int32_t at, const float* nodes, int64_t stride) {
+    const NodeWeights<int32_t> weights = weights_around(nodes, stride, at);
+    node[lane] = at, before[lane] = weights.before, here[lane] = weights.here, after[lane] = weights.after;
+  }
+  Hit together() const {
+    Hit hit;
+    __builtin_memcpy(&hit.node, node, sizeof node);
+    __builtin_memcpy(&hit.weights.before, before, sizeof before);
+    __builtin_memcpy(&hit.weights.here, here, sizeof here);
+    __builtin_memcpy(&hit.weights.after, after, sizeof after);
+    return hit;
+  }
+};
+
+// Of neighbouring columns; reads every sum.
+PK_HD Hit scan_nodes(const float* nodes, int64_t stride, int count, IntLanes target) {
+  const IntLanes found = find_node(nodes, stride, count, target);
+  int32_t node[kLanes];
+  __builtin_memcpy(node, &found, sizeof node);
+  HitLanes hit;
+  for (int lane = 0; lane < kLanes; ++lane) hit.put(lane, node[lane], nodes + lane, stride);
+  return hit.together();
+}
+
+// What each lane's first word asks of the nodes.
+PK_HD IntLanes node_target(const KdeEmPlan& plan, const Envelope& envelope, const TrialBits& bits) {
+  return scaled_target(bits.node_low & ~BitLanes{} << plan.envelope.offset_bits, bits.node_high, envelope.total);
+}
+
 // One trial in every lane: the grid point proposed; `accepted` has all bits set where it is drawn.
 template <bool kSeries>
 IntLanes try_once(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Envelope& envelope,
-                  const float* weights, int64_t stride, const TrialBits& bits, IntLanes& accepted) {
+                  const Hit& hit, const TrialBits& bits, IntLanes& accepted) {
   const int offset_bits = plan.envelope.offset_bits;
   const IntLanes shift = envelope.shape.shift < 0 ? IntLanes{} : envelope.shape.shift;
-  const IntLanes target = scaled_target(bits.node_low & ~BitLanes{} << offset_bits, bits.node_high, envelope.total);
-  const Proposal<FloatLanes, IntLanes> proposal = propose<FloatLanes>(weights, stride, envelope.nodes, shift, target,
-                                                                      low_uniform(bits.node_low, shift, offset_bits),
-                                                                      low_uniform(bits.point_low, shift, offset_bits));
+  const Proposal<FloatLanes, IntLanes> proposal =
+      propose<FloatLanes>(hit.node, hit.weights, shift, low_uniform(bits.node_low, shift, offset_bits),
+                          low_uniform(bits.point_low, shift, offset_bits));
   const IntLanes k = proposal.point;
   const FloatLanes r = smaller(columns.lo + columns.step * to_float(k), columns.hi);
   const FloatLanes total = score_sum<kSeries>(columns, args.num_members, plan.kernel, r);
@@ -216,14 +252,15 @@ PK_HD void retry_words(const KdeEmArgs& args, const uint64_t* elements, int bloc
 // All trials after the first for kLanes elements, whichever is accepted.
 template <bool kSeries>
 void try_all(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Envelope& envelope,
-             const float* weights, int64_t stride, const uint64_t* elements, IntLanes& index, IntLanes& accepted) {
+             const float* nodes, int64_t stride, const uint64_t* elements, IntLanes& index, IntLanes& accepted) {
   BitLanes words[16];
   for (int trial = 1; trial < kTrials; ++trial) {
     const int used = (trial - 1) % 4;
     if (used == 0) retry_words(args, elements, (trial - 1) / 4, words);
-    const BitLanes* w = words + 4 * used;
+    const TrialBits bits{words[4 * used], words[4 * used + 1], words[4 * used + 2], words[4 * used + 3]};
+    const Hit hit = scan_nodes(nodes, stride, envelope.nodes, node_target(plan, envelope, bits));
     IntLanes now;
-    const IntLanes k = try_once<kSeries>(args, plan, columns, envelope, weights, stride, {w[0], w[1], w[2], w[3]}, now);
+    const IntLanes k = try_once<kSeries>(args, plan, columns, envelope, hit, bits, now);
     index = accepted ? index : k;
     accepted |= now;
   }
@@ -236,6 +273,9 @@ struct Chosen {
 };
 
 struct Draws {
+  Draws(const KdeEmArgs& args, const KdeEmPlan& plan, const Room& room, const Tile& tile)
+      : args(args), plan(plan), room(room), tile(tile) {}
+
   const KdeEmArgs& args;
   const KdeEmPlan& plan;
   const Room& room;
@@ -267,31 +307,37 @@ Columns pick(const Draws& draws, const int* at) {
     float* out = draws.room.chosen_members + i * kLanes;
     for (int lane = 0; lane < kLanes; ++lane) out[lane] = row[at[lane]];
   }
+  float grid[4][kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    columns.lo[lane] = tile.lo[at[lane]];
-    columns.hi[lane] = tile.hi[at[lane]];
-    columns.step[lane] = tile.step[at[lane]];
-    columns.inverse[lane] = tile.inverse[at[lane]];
+    grid[0][lane] = tile.lo[at[lane]], grid[1][lane] = tile.hi[at[lane]];
+    grid[2][lane] = tile.step[at[lane]], grid[3][lane] = tile.inverse[at[lane]];
   }
+  columns.lo = load(grid[0]), columns.hi = load(grid[1]), columns.step = load(grid[2]), columns.inverse = load(grid[3]);
   return columns;
 }
 
 Envelope pick_envelope(const Draws& draws, const int* at) {
-  Envelope envelope{};
+  float best[kLanes];
+  int32_t total[kLanes], shift[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    envelope.best[lane] = draws.best[at[lane]];
-    envelope.total[lane] = draws.total[at[lane]];
-    envelope.shape.shift[lane] = draws.shift[at[lane]];
-    envelope.shape.nodes[lane] = draws.nodes[at[lane]];
-    envelope.nodes = draws.nodes[at[lane]] > envelope.nodes ? draws.nodes[at[lane]] : envelope.nodes;
+    best[lane] = draws.best[at[lane]], total[lane] = draws.total[at[lane]], shift[lane] = draws.shift[at[lane]];
   }
-  for (int node = 0; node < envelope.nodes; ++node) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float weight = draws.room.weights[node * kTile + at[lane]];
-      draws.room.chosen_weights[node * kLanes + lane] = node < draws.nodes[at[lane]] ? weight : 0.0f;
-    }
-  }
+  Envelope envelope{};
+  __builtin_memcpy(&envelope.best, best, sizeof best);
+  __builtin_memcpy(&envelope.total, total, sizeof total);
+  __builtin_memcpy(&envelope.shape.shift, shift, sizeof shift);
   return envelope;
+}
+
+Hit pick_hit(const Draws& draws, const int* at, IntLanes targets) {
+  int32_t target[kLanes];
+  __builtin_memcpy(target, &targets, sizeof target);
+  HitLanes hit;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const float* nodes = draws.room.nodes + at[lane];
+    hit.put(lane, bisect_node(nodes, kTile, draws.nodes[at[lane]], target[lane]), nodes, kTile);
+  }
+  return hit.together();
 }
 
 template <class Body>
@@ -330,9 +376,9 @@ void try_chosen(Draws& draws, Chosen& chosen, int trial) {
     }
     TrialBits bits;
     __builtin_memcpy(&bits, words, sizeof words);
+    const Hit hit = pick_hit(draws, at, node_target(draws.plan, envelope, bits));
     IntLanes accepted;
-    const IntLanes index =
-        try_once<kSeries>(draws.args, draws.plan, columns, envelope, draws.room.chosen_weights, kLanes, bits, accepted);
+    const IntLanes index = try_once<kSeries>(draws.args, draws.plan, columns, envelope, hit, bits, accepted);
     for (int lane = 0; lane < count; ++lane) {
       draws.index[at[lane]] = index[lane];
       if (accepted[lane] == 0) chosen.at[rejected++] = at[lane];  // never beyond what was read
@@ -358,13 +404,14 @@ void draw_tile(Draws& draws) {
   const KdeEmPlan& plan = draws.plan;
   const Tile& tile = draws.tile;
   const bool enveloped = plan.envelope.usable != 0;
-  const int skipped = static_cast<int>(draws.element(0) % kSpreadGroup);
+  const int skipped = static_cast<int>(draws.element(0) % kTile);
   uint32_t words[4][2 * kTile];  // twice: a vector may begin after `skipped` and end behind the group
   if (enveloped) {
-    const uint64_t group = draws.element(0) / kSpreadGroup;
-    for (uint32_t draw = 0; draw < 2; ++draw) {
-      spread_group(args.key, group, args.attempt, kPurposeKdeEmTrial | (draw << 8), words[2 * draw],
-                   words[2 * draw + 1]);
+    const uint64_t group = draws.element(0) / kTile * (kTile / kSpreadGroup);
+    for (uint32_t i = 0; i < 2 * (kTile / kSpreadGroup); ++i) {
+      const uint32_t draw = i % 2, first = i / 2 * kSpreadGroup;
+      spread_group(args.key, group + i / 2, args.attempt, kPurposeKdeEmTrial | (draw << 8), words[2 * draw] + first,
+                   words[2 * draw + 1] + first);
     }
     for (auto& row : words) __builtin_memset(row + kTile, 0, kTile * sizeof(uint32_t));
   }
@@ -377,15 +424,16 @@ void draw_tile(Draws& draws) {
     IntLanes index = IntLanes{}, accepted = IntLanes{};
     Envelope envelope{};
     if (enveloped) {
-      float* weights = draws.room.weights + at;
-      envelope = make_envelope(args, plan, columns, draws.room, weights, kTile);
+      float* nodes = draws.room.nodes + at;
+      envelope = make_envelope(args, plan, columns, draws.room, nodes, kTile);
       keep(draws, at, envelope);
       TrialBits bits;
       BitLanes* parts[4] = {&bits.node_low, &bits.node_high, &bits.point_low, &bits.point_high};
       for (int i = 0; i < 4; ++i) __builtin_memcpy(parts[i], words[i] + skipped + at, sizeof(BitLanes));
-      index = try_once<kSeries>(args, plan, columns, envelope, weights, kTile, bits, accepted);
+      const Hit hit = scan_nodes(nodes, kTile, envelope.nodes, node_target(plan, envelope, bits));
+      index = try_once<kSeries>(args, plan, columns, envelope, hit, bits, accepted);
       if (args.fixed_work) {
-        try_all<kSeries>(args, plan, columns, envelope, weights, kTile, elements, index, accepted);
+        try_all<kSeries>(args, plan, columns, envelope, nodes, kTile, elements, index, accepted);
       }
     }
     if (args.fixed_work) {
@@ -426,7 +474,7 @@ template <bool kSeries>
 void run_tile(const KdeEmArgs& args, const KdeEmPlan& plan, const Tile& tile, const Room& room) {
   if (args.scores) write_scores<kSeries>(args, plan, tile, room);
   if (args.value == nullptr) return;
-  Draws draws{args, plan, room, tile, {}, {}, {}, {}, {}, {}};
+  Draws draws(args, plan, room, tile);
   draw_tile<kSeries>(draws);
 }
 

@@ -15,7 +15,7 @@ namespace PK_ISA {
 namespace {
 
 constexpr int kLanes = PK_LANES;
-constexpr int kTile = kSpreadGroup;  // elements that share the blocks of their first trial
+constexpr int kTile = kKdeEmTile;
 
 PK_HD FloatLanes load(const float* from) {
   FloatLanes value;

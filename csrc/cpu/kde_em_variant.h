@@ -22,10 +22,14 @@ struct KdeEmFailure {
   int64_t member = -1;
 };
 
+// Elements that are read at once: whole groups that share the blocks of their first trial (core/chacha20.h).
+constexpr int kKdeEmTile = 2 * kSpreadGroup;
+
 // Floats of scratch space: tiles are as wide as a group of draws (core/chacha20.h), vectors at most kMaxLanes.
 static inline int64_t kde_em_scratch(const KdeEmArgs& args) {
-  constexpr int64_t kTile = kSpreadGroup, kMaxLanes = 16;
-  return (args.num_members + kMaxNodes) * (kTile + kMaxLanes) + (4 * args.num_members + args.grid_points) * kMaxLanes;
+  constexpr int64_t kTile = kKdeEmTile, kMaxLanes = 16;
+  return args.num_members * (kTile + kMaxLanes) + kNodeRoom * kTile +
+         (4 * args.num_members + args.grid_points) * kMaxLanes;
 }
 
 // Elements [begin, end). scratch: float [kde_em_scratch], of any alignment.

@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kThreads)
       args.index[element] = 0;
       continue;
     }
-    float nodes[kMaxNodes];
-    const int32_t k = kde_draw_by_envelope(in, plan.kernel, plan.envelope, plan.exponent_scale, nodes);
+    float room[kNodeRoom];
+    const int32_t k = kde_draw_by_envelope(in, plan.kernel, plan.envelope, plan.exponent_scale, room);
     args.index[element] = k;
     if (k >= 0) args.value[element] = grid_point(in.lo, in.hi, in.step, k);
   }

@@ -110,7 +110,7 @@ int64_t from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, const std::vec
 void plain(const Problem& problem, Output& out) {
   const KdeEmArgs& args = problem.args;
   const KdeEmPlan plan = plan_kde_em(args);
-  std::vector<float> nodes(kMaxNodes);
+  std::vector<float> nodes(kNodeRoom);
   for (int64_t j = 0; j < args.num_elements; ++j) {
     const KdeElement in = KdeElement::at(args, j);
     std::vector<float> totals;
