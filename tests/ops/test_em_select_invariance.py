@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import subprocess
 import sys
 import threading
@@ -17,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privkernels import _native
 from privkernels.ops import em_select
 from privkernels.randomness import Key
+from tests.support.instruction_sets import assert_same_bits
 
 KEY = Key.from_seed(7)
 MECHANISMS = ("exponential", "permute-and-flip")
@@ -158,11 +156,7 @@ def test_a_forked_process_draws_the_same() -> None:
 
 # What every instruction set runs; it prints one digest of the indices for each case.
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import em_select
-from privkernels.randomness import Key
-digests = {}
 for rows, n, k, multiplier, scale, dtype in [
     (1, 1, 1, 1.0, 1.0, torch.float32), (700, 9, 9, 2.0, 1.0, torch.float32), (300, 257, 2, 0.1, 30.0, torch.float64),
     (40, 1000, 5, 1e-30, 1e30, torch.float32), (1, 300_001, 3, 1.0, 5.0, torch.float32),
@@ -172,23 +166,8 @@ for rows, n, k, multiplier, scale, dtype in [
     for mechanism in ("exponential", "permute-and-flip"):
         index = em_select(scores, multiplier=multiplier, key=Key.from_seed(n), label="isa", k=k, mechanism=mechanism)
         digests[f"{rows} {n} {k} {mechanism}"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
-print(json.dumps({"isa": _native.cpu().build_info()["chosen"], "digests": digests}))
 """
 
 
-def run_with_isa(isa: str) -> dict[str, Any]:
-    environment = os.environ | {"PRIVKERNELS_ISA": isa}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    assert isa in ("", result["isa"])
-    return result
-
-
 def test_every_instruction_set_gives_the_same_indices() -> None:
-    supported = [isa["name"] for isa in _native.cpu().build_info()["instruction_sets"] if isa["supported"]]
-    digests = {isa: run_with_isa(isa)["digests"] for isa in supported}
-    assert "base" in digests
-    for isa, bits in digests.items():
-        assert len(set(bits.values())) > 9
-        assert bits == digests["base"], isa
+    assert_same_bits(PROGRAM, different=10)

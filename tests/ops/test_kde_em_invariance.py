@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from privkernels import _native
 from privkernels.errors import NativeModuleError
 from privkernels.ops import kde_em, kde_scores
 from privkernels.randomness import Key
+from tests.support.instruction_sets import assert_same_bits, run_with
 
 KEY = Key.from_seed(7)
 M, N = 11, 2500
@@ -139,11 +136,7 @@ def test_global_generators_are_not_touched() -> None:
 
 # What every instruction set runs; it prints one digest of the bits for each case.
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import kde_em, kde_scores
-from privkernels.randomness import Key
-digests = {"isa": _native.cpu().build_info()["chosen"]}
 for m, n, r, ratio, scale in [
     (2, 1, 2, 1.0, 0.3), (3, 19, 5, 0.01, 1e-30), (50, 1025, 256, 1.0, 0.3), (50, 1031, 64, 2.5, 0.3),
     (9, 333, 33, 30.0, 1e20), (8, 64, 300, 1e6, 1.0), (200, 77, 65, 0.999, 1e-38), (17, 40, 16, 1e-6, 3.0),
@@ -158,37 +151,18 @@ for m, n, r, ratio, scale in [
     for tensor in (*drawn, kde_scores(theta, **same)):
         digest.update(tensor.numpy().tobytes())
     digests[f"M={m} N={n} R={r} window={ratio} scale={scale}"] = digest.hexdigest()
-print(json.dumps(digests))
 """
 
 
-def run_with_isa(isa: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PRIVKERNELS_ISA": isa}
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-
-
-def supported(isas: list[dict[str, Any]]) -> list[str]:
-    return [isa["name"] for isa in isas if isa["supported"]]
-
-
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    digests = {}
-    for isa in supported(_native.cpu().build_info()["instruction_sets"]):
-        done = run_with_isa(isa)
-        assert done.returncode == 0, done.stderr
-        digests[isa] = json.loads(done.stdout)
-        assert digests[isa].pop("isa") == isa
-    assert "base" in digests
-    for isa, bits in digests.items():
-        assert len(set(bits.values())) == len(bits) > 5
-        assert bits == digests["base"], isa
+    assert_same_bits(PROGRAM, different=6)
 
 
 def test_an_unknown_or_missing_instruction_set_is_refused() -> None:
     program = "from privkernels import _native\n_native.cpu()"
     missing = [isa["name"] for isa in _native.cpu().build_info()["instruction_sets"] if not isa["supported"]]
     for isa in ["neon", "AVX2", *missing]:
-        done = run_with_isa(isa, program)
+        done = run_with(isa, program)
         assert done.returncode != 0
         assert NativeModuleError.__name__ in done.stderr
         assert f"PRIVKERNELS_ISA={isa}" in done.stderr

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from privkernels import _native
 from privkernels.ops import kmeans1d, kmeans1d_split
+from tests.support.instruction_sets import assert_same_bits
 
 KMEANS = torch.ops.privkernels.kmeans1d.default
 SPLIT = torch.ops.privkernels.kmeans1d_split.default
 
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import kmeans1d, kmeans1d_split
-digests = {"isa": _native.cpu().build_info()["chosen"]}
 for size in (1, 63, 1000, 100_001):
     x = torch.randn(size, generator=torch.Generator().manual_seed(size)) + 0.3
     for k in (1, 5, 16, 300, 40_000):
@@ -36,24 +29,11 @@ for size in (1, 63, 1000, 100_001):
             for t in (got.assignment, split.assignment, split.residual, split.values):
                 digest.update(t.numpy().tobytes())
         digests[f"{size} {k}"] = digest.hexdigest()
-print(json.dumps(digests))
 """
 
 
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    digests = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        digests[isa["name"]] = json.loads(done.stdout)
-        assert digests[isa["name"]].pop("isa") == isa["name"]
-    assert "base" in digests
-    for name, bits in digests.items():
-        assert len(set(bits.values())) > 10
-        assert bits == digests["base"], name
+    assert_same_bits(PROGRAM, different=11)
 
 
 def test_one_and_more_threads(set_threads: Callable[[int], None]) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +19,7 @@ from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops import decode_fixed_point, encode_fixed_point, mask_sum, mask_sum_, mask_sum_reference
 from privkernels.randomness import Key
 from tests.support import chacha20
+from tests.support.instruction_sets import assert_same_bits
 
 PURPOSE = 7  # kPurposeMaskSum in csrc/core/chacha20.h
 DTYPES = [torch.int32, torch.int64, torch.uint32, torch.uint64]
@@ -126,34 +123,17 @@ def test_one_and_more_threads(set_threads: Callable[[int], None], dtype: torch.d
 
 
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import mask_sum
-from privkernels.randomness import Key
 keys, signs = [Key.from_seed(i) for i in range(5)], [1, -1, -1, 1, -1]
-digests = {"isa": _native.cpu().build_info()["chosen"]}
 for dtype in (torch.int32, torch.int64):
     for first in (0, 77, 2**36 - 500, 2**35 - 500):
         masked = mask_sum(torch.zeros(1500, dtype=dtype), keys, signs, round=9, first_element=first)
         digests[f"{dtype} {first}"] = hashlib.sha256(masked.numpy().tobytes()).hexdigest()
-print(json.dumps(digests))
 """
 
 
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    digests = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        digests[isa["name"]] = json.loads(done.stdout)
-        assert digests[isa["name"]].pop("isa") == isa["name"]
-    assert "base" in digests
-    for name, bits in digests.items():
-        assert len(set(bits.values())) == len(bits) == 8
-        assert bits == digests["base"], name
+    assert_same_bits(PROGRAM, different=8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -19,9 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privkernels import _native
 from privkernels.ops import noise_add, noise_steps
 from privkernels.randomness import Key
+from tests.support.instruction_sets import assert_same_bits
 from tests.support.least_times import assert_alike
 
 KEY = Key.from_seed(7)
@@ -103,11 +102,7 @@ print(before, child, digest())
 
 # What every instruction set runs; it prints one digest of the bits for each case.
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import noise_add, noise_steps
-from privkernels.randomness import Key
-digests = {"isa": _native.cpu().build_info()["chosen"]}
 key = Key.from_seed(3)
 for distribution in ("laplace", "gaussian"):
     for steps in (0.125, 0.3, 10.0, 300.0, 2.0**20, 2.0**40):
@@ -120,24 +115,11 @@ for distribution in ("laplace", "gaussian"):
                 y = noise_add(x, scale=steps * 2.0**exponent, granularity=2.0**exponent, **draw)
                 digest.update(y.view(torch.int16).numpy().tobytes())
         digests[f"{distribution} {steps}"] = digest.hexdigest()
-print(json.dumps(digests))
 """
 
 
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    digests = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        environment = os.environ | {"PRIVKERNELS_ISA": isa["name"]}
-        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        digests[isa["name"]] = json.loads(done.stdout)
-        assert digests[isa["name"]].pop("isa") == isa["name"]
-    assert "base" in digests
-    for name, bits in digests.items():
-        assert len(set(bits.values())) == len(bits) == 12
-        assert bits == digests["base"], name
+    assert_same_bits(PROGRAM, different=12)
 
 
 def test_known_answer() -> None:

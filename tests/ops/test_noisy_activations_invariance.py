@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +17,7 @@ from scipy.special import ndtr
 from privkernels import _native
 from privkernels.ops import noisy_activations
 from privkernels.randomness import Key
+from tests.support.instruction_sets import assert_same_bits
 
 DRAW: dict[str, Any] = {"key": Key.from_seed(7), "label": "x"}
 STAGES: list[dict[str, Any]] = [
@@ -70,11 +67,7 @@ def test_global_generators_are_not_touched() -> None:
 
 # What every instruction set runs; it prints one digest of the bits for each case.
 PROGRAM = """
-import hashlib, json, torch
-from privkernels import _native
 from privkernels.ops import noisy_activations
-from privkernels.randomness import Key
-digests = {"isa": _native.cpu().build_info()["chosen"]}
 x = torch.randn(3, 9, 41, 31, generator=torch.Generator().manual_seed(1))
 x[0] *= 2.0**-130
 x[1] *= 2.0**12
@@ -91,23 +84,11 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
                     for result in (y.detach(), gradient):
                         digest.update(result.contiguous().view(torch.int16).numpy().tobytes())
         digests[f"{dtype} {beta}"] = digest.hexdigest()
-print(json.dumps(digests))
 """
 
 
 def test_every_instruction_set_gives_the_same_bits() -> None:
-    digests = {}
-    for isa in _native.cpu().build_info()["instruction_sets"]:
-        if not isa["supported"]:
-            continue
-        environment = os.environ | {"PRIVKERNELS_ISA": isa["name"], "ATEN_CPU_CAPABILITY": "default"}
-        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        digests[isa["name"]] = json.loads(done.stdout)
-        assert digests[isa["name"]].pop("isa") == isa["name"]
-    for name, bits in digests.items():
-        assert len(set(bits.values())) == len(bits) == 16
-        assert bits == digests["base"], name
+    assert_same_bits(PROGRAM, different=16, ATEN_CPU_CAPABILITY="default")
 
 
 def test_known_answer() -> None:
