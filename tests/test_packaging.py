@@ -45,7 +45,7 @@ STRAYS = [
     "build/x.cpp",
     "build/wheel/libx.so",
     "dist/old.whl",
-    "benchmarks/results/kde_em.json",
+    "benchmarks/results/kernels.json",
     "benchmarks/kernels/.cache.py",
     "csrc/cpu/kde_em.o",
     "members.safetensors",

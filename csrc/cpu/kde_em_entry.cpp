@@ -1,4 +1,5 @@
 // The CPU entry point of kde_em: checks, chooses the instruction set, splits the work over threads.
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -36,11 +37,11 @@ Status kde_em_cpu(const KdeEmArgs& args, int threads) {
   const int64_t chunks = (args.num_elements + kChunk - 1) / kChunk;
   const size_t scratch_size = static_cast<size_t>(kde_em_scratch(args));
   const int workers = static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks));
-  std::vector<std::vector<float>> scratch;
+  std::vector<std::unique_ptr<float[]>> scratch;  // not set to zero: with many grid points that would take long
   std::vector<KdeEmFailure> failures;
   try {
     failures.resize(static_cast<size_t>(workers));
-    scratch.assign(static_cast<size_t>(workers), std::vector<float>(scratch_size));
+    for (int worker = 0; worker < workers; ++worker) scratch.emplace_back(new float[scratch_size]);
   } catch (const std::bad_alloc&) {
     return {StatusCode::kInvalidArgument, -1, -1, "kde_em has no memory for its scratch space"};
   }
@@ -48,7 +49,7 @@ Status kde_em_cpu(const KdeEmArgs& args, int threads) {
   parallel_for(chunks, workers, [&](int worker, int64_t chunk) {
     KdeEmFailure failure;
     const int64_t end = std::min((chunk + 1) * kChunk, args.num_elements);
-    range(args, plan, chunk * kChunk, end, scratch[static_cast<size_t>(worker)].data(), failure);
+    range(args, plan, chunk * kChunk, end, scratch[static_cast<size_t>(worker)].get(), failure);
     // A worker's chunks ascend, so the first failure it meets is its lowest.
     KdeEmFailure& first = failures[static_cast<size_t>(worker)];
     if (failure.element >= 0 && first.element < 0) first = failure;
