@@ -144,10 +144,10 @@ def kde_em_accuracy(num_members: int, *, multiplier: float, window_ratio: float,
     # Every weight is at least exp(-swing) of the largest, so cutting it off costs at most this share.
     cut = math.exp(min(swing + shift, 700)) * 2.0**-bits
     uniform = math.exp(min(swing + shift, 700)) * grid_points * 2.0**-64 / max(1 - cut, 1e-300)
-    # A node's weight is at least 2^-22 of the largest, and at least exp(-1.1 swing) of it; an accepted share is at
-    # least exp(-gap), the most that the envelope lies above a weight, or the weight itself where a node's is cut off.
+    # docs/accounting.md, Statement 17. A node's weight is at least 2^-22 of the largest and exp(-1.1 swing) of it; the
+    # envelope lies at most `gap` above a weight in logarithms, or is a weight that was cut off.
     node = 2 * nodes * step * math.exp(min(22 * math.log(2), 1.1 * swing))
-    gap = 0.36 * min(swing, math.sqrt(26 * swing)) + 1
+    gap = 0.315 * min(swing, math.sqrt(26 * swing)) + 0.0375 * min(swing, 26) + 0.02 * swing
     accepted = 2 * step * (math.exp(min(gap, 700)) + math.exp(min(1.1 * swing + shift, 700)) * 2.0**-22)
     parts = (cut, uniform, node, accepted)
     resolution = -4 * sum(math.log1p(-part) for part in parts) if max(parts) < 1e-3 else math.inf
