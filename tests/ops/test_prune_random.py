@@ -121,6 +121,8 @@ def test_not_finite(dtype: torch.dtype, bad: float) -> None:
         (torch.zeros(3, dtype=torch.int32), {}, "must be dense"),
         ([1.0], {}, "importance 0 must be a tensor"),
         ([], {}, "at least one"),
+        (None, {}, "importance must be a tensor or a sequence"),
+        *((torch.zeros(3), {"bounds": bounds}, "bounds are two") for bounds in ((1.0,), 1.0, "ab", (0, 10**400))),
         (torch.zeros(3), {"key": b"0" * 32}, "key is a privkernels.Key"),
         (torch.zeros(3), {"first_element": -1}, "first_element"),
         (torch.zeros(3), {"first_element": 2**63 - 3}, "first_element"),
