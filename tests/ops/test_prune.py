@@ -128,6 +128,17 @@ def test_the_sample_misses_and_the_result_is_exact() -> None:
     check([(torch.arange(1_500_000) // 1000).bfloat16()], 777_777)
 
 
+@pytest.mark.parametrize("rank_by", RANKS)
+@pytest.mark.parametrize("low", [0.0, -0.25, 1.0])
+def test_a_model_that_was_pruned_is_pruned_again(low: float, rank_by: Any) -> None:
+    """Most entries are one value, and the sought one is that or a neighbour."""
+    size, others = 300_000, 30_000
+    x = torch.full((size,), low)
+    x[torch.arange(others) * 9 + 4] = 1.5 + torch.arange(others) % 29_000
+    for keep in (others - 1, others, others + 1, others + 300, others // 2, size - 1):
+        check([x[:1000], x[1000:]], keep, rank_by)
+
+
 def test_layouts() -> None:
     base = torch.randn(300_000, generator=torch.Generator().manual_seed(1))
     check([base.view(300, 1000).t(), base.view(3, 100, 1000)[:, ::7], base[::3], base[5:]], 111_111)

@@ -111,8 +111,9 @@ def test_not_finite(dtype: torch.dtype, bad: float) -> None:
         with pytest.raises(NonFiniteValueError, match="importance 1 is NaN or infinite in element 20007 "):
             call([torch.zeros(3, dtype=dtype), x])
     operator = torch.ops.privkernels.prune_random_mask
-    with pytest.raises(InvalidArgumentError, match=r"element 20007 .*outside"):
-        operator(x, -1.0, 1.0, KEY.tensor(), 0)
+    for end in (1.0, 1e6):  # 1e6: beyond the largest float16
+        with pytest.raises(InvalidArgumentError, match=r"element 20007 .*outside"):
+            operator(x, -end, end, KEY.tensor(), 0)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def prune_random_mask(
 
     :func:`prune_keep_probabilities` gives the probabilities, exactly as they are drawn. A draw is a function of (key,
     label), ``first_element`` + the entry's number (row-major, counting on through the tensors) and its probability
-    alone, bit for bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet.
+    alone, bit for bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet. Denormals
+    must not be flushed (``torch.set_flush_denormal``), or denormal importances count as 0.
 
     Args:
         importance: a tensor or a sequence of them, float32, float16, bfloat16 or float64, finite, of any shapes and
