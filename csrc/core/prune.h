@@ -30,8 +30,7 @@ PK_HD Bits magnitude_bits(Bits bits) {
   return static_cast<Bits>(bits & static_cast<Bits>(~sign_of<Bits>()));
 }
 
-// An integer in the order of magnitudes, or of signed values; both zeros are one. No NaN has a key at or below that
-// of infinity.
+// An integer in the order of magnitudes, or of signed values; both zeros are one. NaN lies beyond the infinities.
 template <bool magnitude, class Bits>
 PK_HD Bits order_key(Bits bits) {
   const Bits plain = magnitude_bits(bits), sign = sign_of<Bits>();
@@ -67,8 +66,10 @@ struct PruneBFloat16 {
 
 struct PruneFloat16 {
   typedef uint16_t Bits;
-  // Infinity and NaN come out beyond the largest number, 65504, which the range check sees.
-  PK_HD double decode(Bits bits) { return Float16Format::decode(bits); }
+  PK_HD double decode(Bits bits) {
+    // Float16Format makes numbers of infinity and NaN, which wide bounds would hold.
+    return (bits & 0x7c00) == 0x7c00 ? from_bits(uint64_t{0x7ff8} << 48, 0.0) : Float16Format::decode(bits);
+  }
 };
 
 struct PruneFloat64 {

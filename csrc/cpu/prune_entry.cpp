@@ -41,10 +41,16 @@ class MaskCall {
 
   Status run() {
     if (args_.keep == 0) return keep_none();
-    PruneBracket bracket = PruneSample(args_, total_).bracket(args_.keep, limit_);
+    const PruneGuess guess = PruneSample(args_, total_, workers_).guess(args_.keep, limit_);
+    PruneBracket bracket = guess.bracket;
     Pass pass = scan(bracket);
     if (const Status status = not_a_number(); status.code != StatusCode::kOk) return status;
     int64_t rank = args_.keep - pass.above;
+    if (rank > pass.inside && guess.tie_below) {
+      bracket = {bracket.low - 1, bracket.low};
+      pass = scan(bracket);
+      rank = args_.keep - pass.above;
+    }
     if (rank < 1 || rank > pass.inside || !(pass.collected || bracket.high - bracket.low == 1)) {
       bracket = refine(bracket, pass);
       pass = scan(bracket);
@@ -254,7 +260,8 @@ Status prune_pattern_cpu(const PrunePatternArgs& args, int threads) {
   const char* reason = "";
   const PruneVariant* kernels = variant(&reason);
   if (kernels == nullptr) return prune_invalid(reason);
-  const int64_t columns = args.outer * args.inner * ((args.length + args.m - 1) / args.m);
+  // In this order, so that sizes beside a 0 cannot overflow.
+  const int64_t columns = (args.length + args.m - 1) / args.m * args.outer * args.inner;
   constexpr int64_t kPiece = 8192;
   const int64_t failed = lowest_failure(columns, kPiece, kPiece, threads,
                                         [&](int64_t begin, int64_t end) { return kernels->pattern(args, begin, end); });

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <vector>
 
+#include "parallel.h"
 #include "prune_variant.h"
 
 namespace privkernels {
@@ -52,46 +54,77 @@ inline uint64_t prune_key_at(const PruneMaskArgs& args, const PruneSegment& segm
   }
 }
 
+struct PruneGuess {
+  PruneBracket bracket;
+  bool tie_below;  // many keys are bracket.low - 1, which may be the one that is sought
+};
+
 // Runs of neighbours, because a run costs one cache miss; at places that are spread by a fixed hash, because rows of a
 // model have round lengths and evenly spaced places would all lie in a few columns.
 class PruneSample {
  public:
   static constexpr int64_t kRun = 16, kMostRuns = 4096, kLeastEntries = 65536, kSpacing = 512;
 
-  PruneSample(const PruneMaskArgs& args, int64_t total) : total_(total) {
+  PruneSample(const PruneMaskArgs& args, int64_t total, int threads) : total_(total) {
     if (total < kLeastEntries) return;
     const int64_t runs = std::min(kMostRuns, total / kSpacing), spacing = total / runs;
-    int64_t s = 0, begin = 0;  // the segment that holds the place, and the number of its first entry
+    std::vector<Run> places;
+    int64_t s = 0, begin = 0, taken = 0;  // the segment that holds the place, and the number of its first entry
     for (int64_t run = 0; run < runs; ++run) {
       uint64_t hash = (static_cast<uint64_t>(run) + 1) * 0x9e3779b97f4a7c15u;
       hash = (hash ^ (hash >> 32)) * 0xd6e8feb86659fd93u;
       hash ^= hash >> 32;
       const int64_t place = run * spacing + static_cast<int64_t>(hash % static_cast<uint64_t>(spacing - kRun));
       while (place >= begin + args.segments[s].size) begin += args.segments[s++].size;
-      const int64_t end = std::min(place + kRun, begin + args.segments[s].size);
-      for (int64_t i = place; i < end; ++i) keys_.push_back(prune_key_at(args, args.segments[s], i - begin));
-      ends_.push_back(keys_.size());
+      const int64_t count = std::min(kRun, begin + args.segments[s].size - place);
+      places.push_back({s, place - begin, count, taken});
+      taken += count;
+      ends_.push_back(static_cast<size_t>(taken));
     }
+    keys_.resize(static_cast<size_t>(taken));
+    constexpr int64_t kTogether = 128;  // runs; reading them is waiting for the memory
+    parallel_for((runs + kTogether - 1) / kTogether, threads, [&](int, int64_t task) {
+      for (int64_t run = task * kTogether; run < std::min(runs, (task + 1) * kTogether); ++run) {
+        const Run& one = places[static_cast<size_t>(run)];
+        for (int64_t i = 0; i < one.count; ++i) {
+          keys_[static_cast<size_t>(one.at + i)] = prune_key_at(args, args.segments[one.segment], one.first + i);
+        }
+      }
+    });
   }
 
   // Where the keep-th largest of all keys probably lies; everything where there is no sample.
-  PruneBracket bracket(int64_t keep, uint64_t limit) const {
-    if (keys_.empty() || keep == 0) return {0, limit};
+  PruneGuess guess(int64_t keep, uint64_t limit) const {
+    const PruneGuess everything{{0, limit}, false};
+    if (keys_.empty() || keep == 0) return everything;
     const double size = static_cast<double>(keys_.size());
     const double rank = static_cast<double>(keep) / static_cast<double>(total_) * size;
     std::vector<uint64_t> sorted(keys_);
-    const auto at = [&](double place) {  // the key of that rank from above
-      const auto nth = sorted.begin() + static_cast<std::ptrdiff_t>(std::min(std::max(place, 0.0), size - 1));
-      std::nth_element(sorted.begin(), nth, sorted.end(), [](uint64_t a, uint64_t b) { return a > b; });
-      return *nth;
+    // The key of that rank from above; `sorted` is in order at `from` and `to` already.
+    const auto at = [&](double place, std::ptrdiff_t from, std::ptrdiff_t to) {
+      const std::ptrdiff_t nth = index(place);
+      std::nth_element(sorted.begin() + from, sorted.begin() + nth, sorted.begin() + to, std::greater<uint64_t>());
+      return sorted[static_cast<size_t>(nth)];
     };
-    const double margin = 4 * deviation(at(rank)) + 4;
-    const uint64_t high = rank - margin < 0 ? limit : std::min(at(rank - margin) + 1, limit);
-    const uint64_t low = rank + margin > size - 1 ? 0 : at(rank + margin);
-    return low < high ? PruneBracket{low, high} : PruneBracket{0, limit};
+    const std::ptrdiff_t middle = index(rank), end = static_cast<std::ptrdiff_t>(sorted.size());
+    const double margin = 4 * deviation(at(rank, 0, end)) + 4;
+    const uint64_t high = rank - margin < 0 ? limit : std::min(at(rank - margin, 0, middle + 1) + 1, limit);
+    const uint64_t low = rank + margin > size - 1 ? 0 : at(rank + margin, middle, end);
+    if (low >= high) return everything;
+    // Too many ties to be collected, as where a model that was pruned is pruned again: they are left below.
+    const bool heavy = high - low > 1 && std::count(keys_.begin(), keys_.end(), low) > end / 16;
+    return {{low + heavy, high}, heavy};
   }
 
  private:
+  struct Run {
+    int64_t segment, first, count, at;  // `count` entries of the segment from `first`, to keys_ from `at`
+  };
+
+  std::ptrdiff_t index(double place) const {
+    return static_cast<std::ptrdiff_t>(std::min(std::max(place, 0.0), static_cast<double>(keys_.size()) - 1));
+  }
+
   // Of the number of sampled keys from `key` on, estimated from the runs, whose entries may be alike.
   double deviation(uint64_t key) const {
     std::vector<double> counts;

@@ -231,6 +231,22 @@ def test_layers() -> None:
         assert (got.inertia, got.method, got.iterations) == (alone.inertia, alone.method, alone.iterations)
         assert torch.equal(got.assignment, alone.assignment)
     assert kmeans1d_layers([], 3) == []
+    assert len(kmeans1d_layers(torch.zeros(3, 4), 3)) == 1  # one layer, and not its rows
+
+
+def test_errors_name_the_layer() -> None:
+    good = torch.zeros(3)
+    for error, bad, message in (
+        (NonFiniteValueError, torch.tensor([0.0, math.nan]), "layer 1: .*element 1 "),
+        (EmptyDataError, torch.zeros(0), "layer 1: .*empty"),
+        (InvalidArgumentError, good.double(), "layer 1: values must be"),
+    ):
+        with pytest.raises(error, match=message):
+            kmeans1d_layers([good, bad], 2)
+    with pytest.raises(InvalidArgumentError, match="layers must be"):
+        kmeans1d_layers(3, 2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="method must be"):
+        kmeans1d_layers([good], 2, method=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -250,6 +266,7 @@ def test_not_finite(bad: float) -> None:
         ({"values": torch.zeros(3).to_sparse()}, "dense"),
         ({"k": 0}, "k must be"), ({"k": 65537}, "k must be"), ({"k": True}, "k must be"), ({"k": 2.0}, "k must be"),
         ({"iterations": -1}, "iterations"), ({"method": "median"}, "method must be"),
+        ({"method": None}, "method must be"),
     ],
 )  # fmt: skip
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:

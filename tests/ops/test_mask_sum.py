@@ -179,6 +179,9 @@ GOOD: dict[str, Any] = {"values": torch.zeros(3, dtype=torch.int32), "seeds": KE
         ({"seeds": [b"0" * 32] * 2}, "seeds are"), ({"seeds": KEYS[0]}, "seeds are"),
         ({"seeds": torch.zeros(2, 31, dtype=torch.uint8)}, "uint8"), ({"seeds": torch.zeros(2, 32)}, "uint8"),
         ({"signs": [1]}, "one integer sign"), ({"signs": [1, 0]}, "1 .add."), ({"signs": [1, 2]}, "1 .add."),
+        ({"signs": 1}, "a sequence or an integer tensor"), ({"signs": None}, "a sequence or an integer tensor"),
+        ({"signs": torch.ones(2, dtype=torch.bool)}, "one integer sign"),
+        ({"signs": torch.ones(2, dtype=torch.uint64)}, "one integer sign"),
         ({"signs": torch.tensor([1, 0])}, "1 .add."), ({"signs": torch.tensor([1.0, 1.0])}, "one integer sign"),
         ({"round": -1}, "round"), ({"round": 2**32}, "round"), ({"round": 1.0}, "round"),
         ({"first_element": -1}, "first_element"), ({"first_element": 2**63}, "first_element"),
@@ -199,7 +202,9 @@ def test_fixed_point() -> None:
     with pytest.raises(NonFiniteValueError, match="element 1 "):
         encode_fixed_point(torch.tensor([0.0, math.nan]), fraction_bits=2)
     for bad, bits, dtype, message in (
-        (torch.tensor([2.0**31]), 0, torch.int32, "do not fit"), (torch.tensor([1]), 2, torch.int32, "floating-point"),
+        (torch.tensor([2.0**31]), 0, torch.int32, "do not fit"),
+        (torch.tensor([1e308], dtype=torch.float64), 60, torch.int64, "do not fit"),
+        (torch.tensor([1]), 2, torch.int32, "floating-point"),
         (x, 61, torch.int32, "fraction_bits"), (x, 2, torch.int16, "torch.int32 or torch.int64"),
     ):  # fmt: skip
         with pytest.raises(InvalidArgumentError, match=message):

@@ -128,6 +128,17 @@ def test_the_sample_misses_and_the_result_is_exact() -> None:
     check([(torch.arange(1_500_000) // 1000).bfloat16()], 777_777)
 
 
+@pytest.mark.parametrize("rank_by", RANKS)
+@pytest.mark.parametrize("low", [0.0, -0.25, 1.0])
+def test_a_model_that_was_pruned_is_pruned_again(low: float, rank_by: Any) -> None:
+    """Most entries are one value, and the sought one is that or a neighbour."""
+    size, others = 300_000, 30_000
+    x = torch.full((size,), low)
+    x[torch.arange(others) * 9 + 4] = 1.5 + torch.arange(others) % 29_000
+    for keep in (others - 1, others, others + 1, others + 300, others // 2, size - 1):
+        check([x[:1000], x[1000:]], keep, rank_by)
+
+
 def test_layouts() -> None:
     base = torch.randn(300_000, generator=torch.Generator().manual_seed(1))
     check([base.view(300, 1000).t(), base.view(3, 100, 1000)[:, ::7], base[::3], base[5:]], 111_111)
@@ -229,6 +240,7 @@ def test_nan_is_named_and_nothing_is_changed(dtype: torch.dtype) -> None:
     ("tensors", "rest", "message"),
     [
         ([1.0], {"keep": 1}, "tensor 0 must be a tensor"),
+        (1.0, {"keep": 1}, "tensors must be a tensor or a sequence"),
         ([], {"keep": 0}, "at least one"),
         (torch.ones(3, dtype=torch.int32), {"keep": 1}, "tensor 0 must be dense"),
         (torch.ones(2, 2).to_sparse(), {"keep": 1}, "tensor 0 must be dense"),
@@ -255,12 +267,12 @@ def test_other_bad_arguments() -> None:
         prune_project_([x, x], keep=1)
     with pytest.raises(InvalidArgumentError, match="tensors 0 and 1 share memory"):
         prune_apply_([x, x[4:]], [x > 0, x[4:] > 0])
-    for n, m in ((0, 4), (5, 4), (1, 65)):
+    for n, m in ((0, 4), (5, 4), (1, 65), (2**70, 2**70)):
         with pytest.raises(InvalidArgumentError, match="1 <= n <= m <= 64"):
             prune_pattern_mask(x, n, m)
     with pytest.raises(InvalidArgumentError, match="n must be an integer"):
         prune_pattern_mask(x, 2.0, 4)  # type: ignore[arg-type]
-    for tensor, dim in ((x, 1), (x, -2), (torch.tensor(1.0), 0)):
+    for tensor, dim in ((x, 1), (x, -2), (x, 2**70), (torch.tensor(1.0), 0)):
         with pytest.raises(InvalidArgumentError, match="dim must be an axis"):
             prune_pattern_mask(tensor, 2, 4, dim=dim)
     for mask, message in (
@@ -268,6 +280,8 @@ def test_other_bad_arguments() -> None:
         (torch.ones(8), "mask 0 must be bool"),
         (torch.ones(8, dtype=torch.uint8), "uint8 \\[1\\]"),
         ([torch.ones(8, dtype=torch.bool)] * 2, "one mask for each tensor"),
+        ([None], "mask 0 must be a tensor"),
+        (None, "masks must be a tensor or a sequence"),
     ):
         with pytest.raises(InvalidArgumentError, match=message):
             prune_apply_(x, mask)  # type: ignore[arg-type]
@@ -276,6 +290,20 @@ def test_other_bad_arguments() -> None:
             call(torch.ones(3))
     with pytest.raises(InvalidArgumentError, match="uint8 \\[2\\]"):
         unpack_mask(torch.zeros(3, dtype=torch.uint8), [9])
+    for shape in (9, [-3, -3], [9.0]):
+        with pytest.raises(InvalidArgumentError, match="sequence of integers from 0 on"):
+            unpack_mask(torch.zeros(2, dtype=torch.uint8), shape)  # type: ignore[arg-type]
+
+
+def test_nothing_is_changed_where_a_later_tensor_is_bad() -> None:
+    x, masks = torch.ones(5), [torch.zeros(5, dtype=torch.bool)] * 3
+    for third, mask in ((torch.ones(4), masks[2]), (torch.ones(5, dtype=torch.int32), masks[2]), (x, masks[2])):
+        with pytest.raises(InvalidArgumentError):
+            prune_apply_([x, torch.ones(5), third], [*masks[:2], mask])
+    for mask in (torch.zeros(5), torch.zeros(2, dtype=torch.uint8), None):
+        with pytest.raises(InvalidArgumentError, match=r"mask 2|uint8"):
+            prune_apply_([x, torch.ones(5), torch.ones(5)], [*masks[:2], mask])  # type: ignore[list-item]
+    assert torch.equal(x, torch.ones(5))
 
 
 def test_the_kernel_refuses_what_python_would_not_pass() -> None:

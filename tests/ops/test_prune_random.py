@@ -111,8 +111,9 @@ def test_not_finite(dtype: torch.dtype, bad: float) -> None:
         with pytest.raises(NonFiniteValueError, match="importance 1 is NaN or infinite in element 20007 "):
             call([torch.zeros(3, dtype=dtype), x])
     operator = torch.ops.privkernels.prune_random_mask
-    with pytest.raises(InvalidArgumentError, match=r"element 20007 .*outside"):
-        operator(x, -1.0, 1.0, KEY.tensor(), 0)
+    for end in (1.0, 1e6):  # 1e6: beyond the largest float16
+        with pytest.raises(InvalidArgumentError, match=r"element 20007 .*outside"):
+            operator(x, -end, end, KEY.tensor(), 0)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,8 @@ def test_not_finite(dtype: torch.dtype, bad: float) -> None:
         (torch.zeros(3, dtype=torch.int32), {}, "must be dense"),
         ([1.0], {}, "importance 0 must be a tensor"),
         ([], {}, "at least one"),
+        (None, {}, "importance must be a tensor or a sequence"),
+        *((torch.zeros(3), {"bounds": bounds}, "bounds are two") for bounds in ((1.0,), 1.0, "ab", (0, 10**400))),
         (torch.zeros(3), {"key": b"0" * 32}, "key is a privkernels.Key"),
         (torch.zeros(3), {"first_element": -1}, "first_element"),
         (torch.zeros(3), {"first_element": 2**63 - 3}, "first_element"),

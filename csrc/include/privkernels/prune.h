@@ -22,12 +22,14 @@
 //            entry is kept where u < p, u = the top 52 bits of one 64-bit word, over 2^52: with probability
 //            ceil(2^52 p) / 2^52 exactly. The word is that of element first_element + i in the spread layout of
 //            core/chacha20.h, draw 0, under kPurposePrune. Importances outside [low, high], NaN included, are
-//            refused: kInvalidParameter names the element.
+//            refused: kInvalidParameter names the element. Assumes that denormals are not flushed (the other kernels
+//            compare integers, and do not).
 // Apply      Kept entries keep their bits (NaN too), the others become +0. A bool is 0 or 1.
 // Sizes      >= 0 each, less than 2^60 together; keep in [0, sum]; 1 <= n <= m <= 64.
 // Time       Linear at worst. prune_mask reads its scores once where a sample brackets the threshold (nearly always),
-//            and up to nine times where it does not, so its time tells something of the values: use it on what is
-//            released anyway. prune_random has no branch on a value or a random word; its timing is not tested.
+//            two or three times where the threshold is a value that abounds, and up to ten times where the sample
+//            misses, so its time tells something of the values: use it on what is released anyway. prune_random has no
+//            branch on a value or a random word; its timing is not tested.
 // CUDA       Compiled for sm_80, sm_90 and PTX; compared with the CPU by tests marked `gpu`
 //            (tests/ops/test_prune_cuda.py), which no GPU has run yet.
 #pragma once

@@ -6,8 +6,9 @@ range of ranks, and a step of Lloyd's algorithm is k binary searches and k sums 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ import torch
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
+from privkernels.ops._memory import tensors_of
 from privkernels.ops.prune import cuda_place
 
 Method = Literal["auto", "optimal", "lloyd"]
@@ -94,20 +96,26 @@ def kmeans1d(values: torch.Tensor, k: int, *, iterations: int = 20, method: Meth
     _check_values(values)
     _check_integer("k", k, 1, _MOST_CLUSTERS)
     _check_integer("iterations", iterations, 0, 2**62)
+    _check_method(method)
     outputs = torch.ops.privkernels.kmeans1d(values.detach(), k, iterations, method)
     return _clusters(*outputs)
 
 
 def kmeans1d_layers(
-    layers: Sequence[torch.Tensor], k: int, *, iterations: int = 20, method: Method = "auto"
+    layers: torch.Tensor | Sequence[torch.Tensor], k: int, *, iterations: int = 20, method: Method = "auto"
 ) -> list[Clusters]:
     """:func:`kmeans1d` of each tensor by itself: those on the processor several at a time on torch's number of threads,
-    those on a CUDA device one after another on the current stream."""
-    layers = list(layers)
-    for layer in layers:
-        _check_values(layer)
+    those on a CUDA device one after another on the current stream.
+
+    Errors name the layer.
+    """
+    layers = tensors_of(layers, "layers")
+    for i, layer in enumerate(layers):
+        with _naming_layer(i):
+            _check_values(layer)
     _check_integer("k", k, 1, _MOST_CLUSTERS)
     _check_integer("iterations", iterations, 0, 2**62)
+    _check_method(method)
     # The longest first, so that none is left over for the end.
     order = sorted((i for i, x in enumerate(layers) if x.device.type != "cuda"), key=lambda i: -layers[i].numel())
     threads = torch.get_num_threads()
@@ -115,11 +123,14 @@ def kmeans1d_layers(
     with ThreadPoolExecutor(workers) as pool:
         share = threads // workers
         jobs = {i: pool.submit(_kmeans1d_on, layers[i].detach(), k, iterations, method, share) for i in order}
-        # In this thread, because the current stream is that of the thread.
-        done = {
-            i: _kmeans1d_on(x.detach(), k, iterations, method, share) for i, x in enumerate(layers) if i not in jobs
-        }
-        return [_clusters(*(jobs[i].result() if i in jobs else done[i])) for i in range(len(layers))]
+        results = []
+        for i, layer in enumerate(layers):
+            with _naming_layer(i):
+                # On a device in this thread, because the current stream is that of the thread.
+                job = jobs.get(i)
+                found = job.result() if job else _kmeans1d_on(layer.detach(), k, iterations, method, share)
+                results.append(_clusters(*found))
+        return results
 
 
 def kmeans1d_split(
@@ -151,9 +162,8 @@ def kmeans1d_split(
     Source: Mao et al., TPDS 2022, Algorithm 3, lines 14 to 19. The paper gives p_c and p_r once as decimal steps
     (1e-4, 1e-6; Section 4.3) and once as bits with a right shift (Section 5.2); here they are binary digits.
     Departures: signed residuals are truncated towards zero (a shift would lower every parameter on average), and
-    p_c <= p_r is not asked
-    for, because the paper's own case without residuals, p_r = 0, contradicts it. Truncation saves no privacy: see
-    :mod:`privkernels.privacy.dp_pgc`.
+    p_c <= p_r is not asked for, because the paper's own case without residuals, p_r = 0, contradicts it. Truncation
+    saves no privacy: see :mod:`privkernels.privacy.dp_pgc`.
     """
     _check_values(values)
     _check_bits(centroid_bits, residual_bits)
@@ -198,6 +208,14 @@ def kmeans1d_reference(
     return centroids, nearest.reshape(values.shape), distances.min(1).values.square().sum()
 
 
+@contextmanager
+def _naming_layer(i: int) -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgumentError, EmptyDataError, NonFiniteValueError) as error:
+        raise type(error)(f"layer {i}: {error}") from error
+
+
 def _clusters(
     centroids: torch.Tensor, assignment: torch.Tensor, inertia: torch.Tensor, summary: torch.Tensor
 ) -> Clusters:
@@ -208,6 +226,11 @@ def _clusters(
 def _check_integer(name: str, number: int, low: int, high: int) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
         raise InvalidArgumentError(f"{name} must be an integer from {low} to {high}, got {number!r}")
+
+
+def _check_method(method: str) -> None:
+    if method not in _METHODS:
+        raise InvalidArgumentError(f"method must be 'auto', 'optimal' or 'lloyd', got {method!r}")
 
 
 def _check_bits(centroid_bits: int, residual_bits: int) -> None:
@@ -253,8 +276,7 @@ def _kmeans1d_on(
     _check_values(values)
     _check_integer("k", k, 1, _MOST_CLUSTERS)
     _check_integer("iterations", iterations, 0, 2**62)
-    if method not in _METHODS:
-        raise InvalidArgumentError(f"method must be 'auto', 'optimal' or 'lloyd', got {method!r}")
+    _check_method(method)
     if values.numel() == 0:
         raise EmptyDataError("kmeans1d needs at least one value, got an empty tensor")
     source, device = _flat_floats(values), values.device

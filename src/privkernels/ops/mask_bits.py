@@ -32,6 +32,8 @@ def unpack_mask(bits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     Raises:
         InvalidArgumentError: the bits are not uint8 [ceil(size / 8)] for this shape.
     """
+    if not isinstance(shape, Sequence) or any(not isinstance(n, int) or n < 0 for n in shape):
+        raise InvalidArgumentError(f"a shape is a sequence of integers from 0 on, got {shape!r}")
     size = math.prod(shape)
     check_bits(bits, size)
     places = torch.arange(8, dtype=torch.uint8, device=bits.device)

@@ -8,13 +8,14 @@ masks alone (:mod:`privkernels.privacy.secure_aggregation` says what this promis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
+from privkernels.ops._memory import cuda_place, mark_changed, refuse_overlaps
 from privkernels.randomness import Key
 
 Seeds = torch.Tensor | Sequence[Key]
@@ -22,6 +23,7 @@ Signs = torch.Tensor | Sequence[int]
 
 _NARROW = (torch.int32, torch.uint32)
 _WIDE = (torch.int64, torch.uint64)
+_SIGNS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 library.define("mask_sum_(Tensor(a!) values, Tensor seeds, Tensor signs, int round, int first_element) -> ()")
 library.define("mask_sum(Tensor values, Tensor seeds, Tensor signs, int round, int first_element) -> Tensor")
@@ -67,7 +69,7 @@ def mask_sum_(
 ) -> torch.Tensor:
     """:func:`mask_sum` in place: changes ``values``, which may not overlap itself, and returns it."""
     _check_values(values)
-    _check_writable(values)
+    refuse_overlaps([values])
     torch.ops.privkernels.mask_sum_(values, *_arguments(seeds, signs, round, first_element))
     return values
 
@@ -102,10 +104,10 @@ def encode_fixed_point(x: torch.Tensor, *, fraction_bits: int, dtype: torch.dtyp
     _check_fixed_point(fraction_bits, dtype)
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         raise InvalidArgumentError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    steps = torch.ldexp(x.detach().double(), torch.tensor(fraction_bits)).round()
-    bad = (~steps.isfinite()).flatten()
+    bad = (~x.detach().isfinite()).flatten()
     if bad.any():
         raise NonFiniteValueError(f"x holds NaN or infinity in element {int(bad.int().argmax())} (in row-major order)")
+    steps = torch.ldexp(x.detach().double(), torch.tensor(fraction_bits)).round()  # may be infinite, and is refused
     limit = 2.0 ** (8 * dtype.itemsize - 1)
     if ((steps >= limit) | (steps < -limit)).any():
         raise InvalidArgumentError(f"values times 2**{fraction_bits} do not fit into {dtype}: use fewer fraction bits")
@@ -139,12 +141,6 @@ def _check_values(values: torch.Tensor) -> None:
         raise InvalidArgumentError(f"values must be a dense tensor, got layout {values.layout}; call .to_dense()")
 
 
-def _check_writable(values: torch.Tensor) -> None:
-    overlaps = any(size > 1 and stride == 0 for size, stride in zip(values.shape, values.stride(), strict=True))
-    if overlaps:
-        raise InvalidArgumentError("values is expanded, so elements share memory: call .clone() or use mask_sum")
-
-
 def _arguments(
     seeds: Seeds, signs: Signs, round: int, first_element: int
 ) -> tuple[torch.Tensor, torch.Tensor, int, int]:
@@ -162,6 +158,8 @@ def _arguments(
         )
         seeds = seeds.reshape(-1, 32)
     if not isinstance(signs, torch.Tensor):
+        if not isinstance(signs, Iterable):
+            raise InvalidArgumentError(f"signs are a sequence or an integer tensor, not {type(signs).__name__}")
         if any(sign not in (1, -1) for sign in signs):
             raise InvalidArgumentError(f"signs are 1 (add) or -1 (subtract), got {list(signs)!r}")
         signs = torch.tensor(list(signs), dtype=torch.int8)
@@ -178,7 +176,7 @@ def _check_address(round: int, first_element: int) -> None:
 def _check_seeds(seeds: torch.Tensor, signs: torch.Tensor) -> None:
     if seeds.dtype != torch.uint8 or seeds.dim() != 2 or seeds.shape[1] != 32:
         raise InvalidArgumentError(f"seeds are uint8 [n, 32], got {seeds.dtype} {list(seeds.shape)}")
-    if signs.shape != seeds.shape[:1] or signs.is_floating_point() or signs.is_complex():
+    if signs.shape != seeds.shape[:1] or signs.dtype not in _SIGNS:
         raise InvalidArgumentError(
             f"one integer sign for each of the {seeds.shape[0]} seeds, got {signs.dtype} {list(signs.shape)}"
         )
@@ -197,9 +195,7 @@ def _run(values: torch.Tensor, seeds: torch.Tensor, signs: torch.Tensor, round: 
         round, first_element,
     )  # fmt: skip
     if values.device.type == "cuda":
-        index = values.device.index if values.device.index is not None else torch.cuda.current_device()
-        stream = torch.cuda.current_stream(values.device).cuda_stream
-        status = _native.cuda().mask_sum(*arguments, index, stream)
+        status = _native.cuda().mask_sum(*arguments, *cuda_place(values.device))
     else:
         status = _native.cpu().mask_sum(*arguments, torch.get_num_threads())
     _native.raise_for_status(status, "mask_sum")
@@ -216,11 +212,12 @@ def _mask_sum(
 
 def _mask_sum_(values: torch.Tensor, seeds: torch.Tensor, signs: torch.Tensor, round: int, first_element: int) -> None:
     _check_values(values)
-    _check_writable(values)
+    refuse_overlaps([values])
     if values.is_contiguous():
         _run(values, seeds, signs, round, first_element)
     else:
         values.copy_(_mask_sum(values, seeds, signs, round, first_element))
+    mark_changed([values])
 
 
 def _fake_mask_sum(

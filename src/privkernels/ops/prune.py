@@ -8,7 +8,6 @@ and costs none where it reads nothing but what is released.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -18,6 +17,7 @@ import torch
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
+from privkernels.ops._memory import cuda_place, flat_view, mark_changed, refuse_overlaps, stride_of, tensors_of
 from privkernels.ops.mask_bits import check_bits
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
@@ -107,7 +107,8 @@ def prune_apply_(tensors: Tensors, masks: Tensors) -> None:
         InvalidArgumentError: an argument is wrong (the message says which).
     """
     found = _tensor_list(tensors)
-    given = [masks] if isinstance(masks, torch.Tensor) else list(masks)
+    given = tensors_of(masks, "masks")
+    _check_masks(found, given)  # the schema would refuse what is no tensor with a bare RuntimeError
     torch.ops.privkernels.prune_apply_([x.detach() for x in found], given)
 
 
@@ -133,6 +134,7 @@ def prune_pattern_mask(tensor: torch.Tensor, n: int, m: int, *, dim: int = -1) -
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
     (found,) = _tensor_list([tensor])
+    _check_pattern(found, n, m, dim)
     result: torch.Tensor = torch.ops.privkernels.prune_pattern_mask(found.detach(), n, m, dim)
     return result
 
@@ -162,7 +164,7 @@ def prune_pattern_mask_reference(tensor: torch.Tensor, n: int, m: int, dim: int 
 
 
 def _tensor_list(tensors: Tensors) -> list[torch.Tensor]:
-    found = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+    found = tensors_of(tensors, "tensors")
     _check_tensors(found)
     return found
 
@@ -195,25 +197,6 @@ def _keep(total: int, sparsity: float | None, keep: int | None) -> int:
     if not number or not 0 <= sparsity <= 1:  # type: ignore[operator]
         raise InvalidArgumentError(f"sparsity must be in [0, 1], got {sparsity!r}")
     return total - round(sparsity * total)  # type: ignore[operator]
-
-
-def flat_view(x: torch.Tensor) -> torch.Tensor:
-    """The entries in row-major order, without a copy where one stride leads through them."""
-    if x.is_neg():
-        x = x.resolve_neg()
-    flat = x.reshape(-1)
-    return flat.clone() if flat.data_ptr() % x.element_size() else flat
-
-
-def stride_of(flat: torch.Tensor) -> int:
-    """The stride for the kernel: 1 where it does not matter."""
-    return flat.stride(0) if flat.numel() > 1 else 1
-
-
-def cuda_place(device: torch.device) -> tuple[int, int]:
-    """The device's number and its current stream."""
-    number = device.index if device.index is not None else torch.cuda.current_device()
-    return number, torch.cuda.current_stream(device).cuda_stream
 
 
 def _not_a_number(what: str, tensor: int | None, element: int) -> NonFiniteValueError:
@@ -302,31 +285,16 @@ def _workable(x: torch.Tensor) -> bool:
     return x.is_contiguous() and not x.is_neg() and x.data_ptr() % x.element_size() == 0
 
 
-def _check_writable(tensors: Sequence[torch.Tensor]) -> None:
-    """Refuse contiguous tensors that overlap, and strides that lead to one place twice."""
-    ranges = []
-    for i, x in enumerate(tensors):
-        if x.numel() > 0 and any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
-            raise InvalidArgumentError(f"tensor {i} is expanded: several entries share one place; clone it first")
-        if x.is_contiguous() and x.numel() > 0:
-            ranges.append((x.data_ptr(), x.data_ptr() + x.numel() * x.element_size(), i))
-    ranges.sort()
-    for (_, end, i), (begin, _, j) in itertools.pairwise(ranges):
-        if begin < end:
-            raise InvalidArgumentError(
-                f"tensors {min(i, j)} and {max(i, j)} share memory (tied weights?): pass shared ones once"
-            )
-
-
 def _prune_project_(tensors: list[torch.Tensor], keep: int) -> None:
     _check_tensors(tensors)
     _check_keep(tensors, keep)
-    _check_writable(tensors)
+    refuse_overlaps(tensors)
     work = [x if _workable(x) else x.resolve_neg().contiguous().clone() for x in tensors]
     _select([x.view(-1) for x in work], work, keep, True, _IN_PLACE, None, "prune_project_")
     for x, changed in zip(tensors, work, strict=True):
         if changed is not x:
             x.copy_(changed)
+    mark_changed(tensors)
 
 
 def _fake_prune_project_(tensors: list[torch.Tensor], keep: int) -> None:
@@ -351,7 +319,7 @@ def _check_masks(tensors: Sequence[torch.Tensor], masks: Sequence[torch.Tensor])
 
 def _prune_apply_(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> None:
     _check_masks(tensors, masks)
-    _check_writable(tensors)
+    refuse_overlaps(tensors)
     for x, mask in zip(tensors, masks, strict=True):
         work = x if _workable(x) else x.resolve_neg().contiguous().clone()
         flat = mask.contiguous()
@@ -363,6 +331,7 @@ def _prune_apply_(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> Non
         _native.raise_for_status(status, "prune_apply_")
         if work is not x:
             x.copy_(work)
+    mark_changed(tensors)
 
 
 def _fake_prune_apply_(tensors: list[torch.Tensor], masks: list[torch.Tensor]) -> None:

@@ -17,8 +17,9 @@ import torch
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
+from privkernels.ops._memory import cuda_place, flat_view, stride_of, tensors_of
 from privkernels.ops.mask_bits import pack_mask
-from privkernels.ops.prune import FORMATS, Tensors, cuda_place, flat_view, stride_of
+from privkernels.ops.prune import FORMATS, Tensors
 from privkernels.randomness import Key
 
 _STEP = 2.0**52
@@ -40,7 +41,8 @@ def prune_random_mask(
 
     :func:`prune_keep_probabilities` gives the probabilities, exactly as they are drawn. A draw is a function of (key,
     label), ``first_element`` + the entry's number (row-major, counting on through the tensors) and its probability
-    alone, bit for bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet.
+    alone, bit for bit on every CPU instruction set; CUDA is written to agree, which no GPU has confirmed yet. Denormals
+    must not be flushed (``torch.set_flush_denormal``), or denormal importances count as 0.
 
     Args:
         importance: a tensor or a sequence of them, float32, float16, bfloat16 or float64, finite, of any shapes and
@@ -96,7 +98,7 @@ def prune_keep_probabilities(
 
 
 def _checked(importance: Tensors) -> list[torch.Tensor]:
-    tensors = [importance] if isinstance(importance, torch.Tensor) else list(importance)
+    tensors: list[torch.Tensor] = tensors_of(importance, "importance")
     if len(tensors) == 0:
         raise InvalidArgumentError("prune_random_mask needs at least one tensor")
     for i, x in enumerate(tensors):
@@ -129,7 +131,10 @@ def _bounds(tensors: Sequence[torch.Tensor], bounds: tuple[float, float] | None)
             )
         low, high = min(low, ends[0]), max(high, ends[1])
     if bounds is not None:
-        low, high = (float(bound) for bound in bounds)
+        try:
+            low, high = (float(bound) for bound in bounds)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgumentError(f"bounds are two finite numbers, got {bounds!r}") from error
     elif low > high:  # no entries
         low = high = 0.0
     _check_bounds(low, high)
