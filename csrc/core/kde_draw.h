@@ -130,9 +130,10 @@ PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel
                        low_uniform(point_low, shape.shift, envelope.offset_bits));
     const int32_t k = proposal.point;
     const float r = smaller(in.lo + in.step * to_float(k), in.hi);
-    const bool accepted = k >= 0 && k < grid_points &&
-                          accepts(kde_score_sum(in, kernel, r), best, proposal.bound, exponent_scale,
-                                  envelope.offset_bits, point_low, static_cast<uint32_t>(second >> 32));
+    // Computed whether or not the point lies on the grid, which depends on the members.
+    const bool below = accepts(kde_score_sum(in, kernel, r), best, proposal.bound, exponent_scale, envelope.offset_bits,
+                               point_low, static_cast<uint32_t>(second >> 32));
+    const bool accepted = below & (k >= 0) & (k < grid_points);
     drawn = drawn < 0 && accepted ? k : drawn;
     if (drawn >= 0 && !args.fixed_work) break;
   }

@@ -28,8 +28,10 @@ constexpr int kEnvelopeBits = 22;           // weights are at most 1.0004 * 2^22
 constexpr float kEnvelopeOne = 4194304.0f;  // 2^kEnvelopeBits
 constexpr float kNodeSpacing = 0.44f;       // largest H * kBaseTwo / s: half a bandwidth for a narrow window
 constexpr double kSteepExponent = 26.0;     // range of the exponent beyond which nodes must be closer
-constexpr float kFarthest = 13.6f;  // members further away are counted as if they were there: more than they add
-constexpr float kScaling = 64.0f;   // sums are scaled by 2^64, so that neither 2^-121 nor 2^113 * M leave float
+constexpr float kFarthest = 13.6f;         // members further away are counted as if they were there: more than they add
+constexpr float kLeastTurn = 12612480.0f;  // 1.5 * 2^23 + 256 (127 - 184 / 16), see member_share
+constexpr float kLeastSum = 1.0f;  // 2^-64 of a member: times the smallest factor in group_sums, and bend, above 2^-126
+constexpr float kScaling = 64.0f;  // sums are scaled by 2^64, so that neither 2^-121 nor 2^113 * M leave float
 constexpr int64_t kMostEnvelopeMembers = 8192;
 constexpr double kWidestEnvelopeWindow = 2.0;  // beyond it K is too flat on top for a normal curve
 constexpr int64_t kFewestEnvelopePoints = 8;   // below it all scores cost less than the envelope
@@ -130,9 +132,15 @@ PK_HD void rough_exp2_pair(F x, F& positive, F& negative) {
 template <class F>
 PK_HD void member_share(F middle, F theta, F inverse, F spacing, F& weight, F& up, F& down) {
   const F x = larger(smaller((middle - theta) * inverse, constant<F>(kFarthest)), constant<F>(-kFarthest));
-  weight = rough_exp2(kScaling - x * x);
+  const F square = x * x;
+  weight = rough_exp2(kScaling - square);
   const F turn = x * (spacing + spacing);
   rough_exp2_pair(turn, down, up);
+  // weight * least^16 is between 2^-121 and 2^-119 (a line in place of the power of two): a share that falls further is
+  // kept above it, lest the time that some processors take for denormals tell where the members are.
+  const F least = from_bits(to_bits(square * 16.0f + kLeastTurn) << 15, square);
+  up = larger(up, least);
+  down = larger(down, least);
 }
 
 // The middle node of a group; `group` counts from 0.
@@ -150,6 +158,7 @@ PK_HD void group_sums(F* sums, const EnvelopeShape<F, I>& shape, int group, floa
   const F turn_squared = turn * turn;
   F factor = constant<F>(5.4210109e-20f);  // 2^-64 undoes kScaling
   F ratio = turn;
+  for (int l = 0; l < kGroupNodes; ++l) sums[l] = larger(sums[l], constant<F>(kLeastSum));
   sums[kHalfNodes] = sums[kHalfNodes] * factor;
   for (int l = 1; l <= kHalfNodes; ++l) {
     factor = factor * ratio;
@@ -219,8 +228,10 @@ PK_HD Proposal<F, I> propose(const float* weights, int64_t stride, int count, I 
   const I offset = first + second - (points - 1);
   const I distance = offset < 0 ? -offset : offset;
   const F other = offset < 0 ? before : after;
-  const F share = to_float(distance) / to_float(points);
-  return {(node << shift) + offset, weight + (other - weight) * share};
+  // Products of one sign, so that the error is relative: where the weights differ most, weight + (other - weight) * t
+  // would be wrong by up to `points` rounding units of itself.
+  const F sum = weight * to_float(points - distance) + other * to_float(distance);
+  return {(node << shift) + offset, sum / to_float(points)};
 }
 
 // Whether a trial accepts a grid point whose score sum is `total`: with probability weight / bound, cut to a multiple

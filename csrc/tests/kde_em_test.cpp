@@ -1,6 +1,7 @@
 // Runs kde_em for every instruction set of this machine on buffers of the exact size, misaligned and
 // strided, so that the sanitizers it is built with (PRIVKERNELS_SANITIZE) see any access outside them,
 // and compares every bit with the arithmetic of core/ on single floats.
+#include <cfenv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -189,6 +190,47 @@ void check_failures() {
          "check_failures");
 }
 
+// What a trial divides by is the sum of the hats at the point, to two rounding units, from whichever node it came.
+void check_hats() {
+  const float weights[] = {1.0f, 4195981.0f, 1.0f, 3000000.0f};
+  const int32_t before[] = {0, 1, 4195982, 4195983};
+  for (const int32_t shift : {1, 7, 13}) {
+    const int32_t points = 1 << shift;
+    for (int32_t node = 1; node < 3; ++node) {
+      for (const int32_t offset : {1 - points, -points / 2, 0, points / 2, points - 1}) {
+        // first + second - (points - 1) = offset
+        const int32_t first = offset < 0 ? 0 : offset;
+        const int32_t second = offset + points - 1 - first;
+        const auto proposal = propose<float>(weights, 1, 4, shift, before[node], first, second);
+        const double share = std::abs(offset) / static_cast<double>(points);
+        const double other = static_cast<double>(weights[offset < 0 ? node - 1 : node + 1]);
+        const double hat = static_cast<double>(weights[node]) * (1 - share) + other * share;
+        expect(proposal.point == (node << shift) + offset, "the point is the node's and the offset's", "check_hats");
+        expect(std::abs(static_cast<double>(proposal.bound) / hat - 1) < 0x1.01p-23, "the bound is the hats' sum",
+               "check_hats");
+      }
+    }
+  }
+}
+
+// No operation on the way to the envelope gives a denormal, wherever the members are: some processors take longer.
+void check_no_denormals() {
+  for (const float at : {-1e30f, -13.0f, -8.0f, 0.0f, 5.0f, 11.0f, 13.0f, 20.0f, 33.0f, 1e30f}) {
+    Problem problem({3, 1, 257, 1.0, 0.3f, 1});
+    problem.lo[0] = 0.0f, problem.hi[0] = 40.0f, problem.bandwidth = 1.0f;
+    for (auto& row : problem.rows) row.set(0, at);
+    const KdeEmPlan plan = plan_kde_em(problem.args);
+    const KdeElement in = KdeElement::at(problem.args, 0);
+    const auto shape = envelope_shape(in.lo, in.hi, in.step, in.inverse, plan.envelope, 257);
+    expect(shape.nodes > kGroupNodes, "there is more than one group of nodes", "check_no_denormals");
+    std::vector<float> nodes(kMaxNodes);
+    float best;
+    std::feclearexcept(FE_ALL_EXCEPT);
+    kde_envelope_of(in, shape, plan.envelope, plan.exponent_scale, nodes.data(), best);
+    expect(std::fetestexcept(FE_UNDERFLOW) == 0, "nothing underflows", "check_no_denormals");
+  }
+}
+
 }  // namespace
 }  // namespace privkernels
 
@@ -208,5 +250,7 @@ int main() {
   check_bits({5, 200, 4097, 0.7, 0.3f, 1});
   expect(by_envelope > 500, "elements are drawn by the envelope", "main");
   privkernels::check_failures();
+  privkernels::check_hats();
+  privkernels::check_no_denormals();
   return privkernels::verdict();
 }

@@ -87,6 +87,49 @@ def test_no_weight_lies_above_the_envelope(
             assert (weight <= envelope.bounds(int(j)) * (1 + 2e-7)).all()
 
 
+@pytest.mark.parametrize("grid_points", [1024, 65536])
+@pytest.mark.parametrize("swing", [26.0, 60.0, 300.0])
+def test_the_envelope_at_a_point_is_the_sum_of_its_hats(grid_points: int, swing: float) -> None:
+    """Else the law would not be that of the weights: what proposes a point must be what its weight is divided by.
+
+    Worst where nodes are thousands of points apart and their weights far from equal; from either node, to 2 units.
+    """
+    theta, ends = np.full((2, 1), 1.3, np.float32), [np.full(1, x, np.float32) for x in (0.0, 4.0, 1.0)]
+    envelope = envelope_mirror.envelope(theta, *ends, 1.0, grid_points, swing / kde_peak(1.0))
+    weights, points = envelope.weights[0], 1 << int(envelope.shift[0])
+    exact = envelope.bounds(0)
+    worst = 0.0
+    for node in np.flatnonzero(weights[:-1] != weights[1:])[:4].tolist():
+        for offset in {1, 2, points // 2, points - 2, points - 1} - {0, points}:
+            wanted = exact[(node << int(envelope.shift[0])) + offset]
+            for hat in (
+                envelope_mirror.hat(envelope, 0, node, offset),
+                envelope_mirror.hat(envelope, 0, node + 1, offset - points),
+            ):
+                worst = max(worst, abs(float(hat) / wanted - 1))
+    assert points >= 32
+    assert worst <= 2 * 2.0**-24 * 1.001
+
+
+@given(
+    st.sampled_from([2, 50]), st.sampled_from([8, 33, 257]), st.sampled_from([1e-3, 1.0, 2.0]),
+    st.sampled_from(["equal", "outliers", "normal", "huge"]), st.sampled_from([0.1, 100.0]), st.integers(0, 2**20),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_no_member_leads_to_denormals(
+    num_members: int, grid_points: int, window_ratio: float, kind: str, factor: float, seed: int
+) -> None:
+    """Some processors are slow on them; with fixed work the time would tell where the members are."""
+    case = make_case(num_members, 12, grid_points, window_ratio, 0.05, kind, seed)
+    reach = (case.hi - case.lo) * grid_points**0.5 / 2
+    for hi in (case.hi, case.lo + reach):
+        ends = [x.numpy() for x in (case.lo, hi, case.bandwidth)]
+        serves = envelope_mirror.envelope(case.theta.numpy(), *ends, window_ratio, grid_points, factor).usable
+        chosen = (case.theta.numpy()[:, serves], *(x[serves] for x in ends))
+        with np.errstate(under="raise"):
+            envelope_mirror.envelope(*chosen, window_ratio, grid_points, factor)
+
+
 def test_half_precision_members_are_their_float32_values() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         theta = (torch.randn(9, 500, generator=torch.Generator().manual_seed(3)) * 0.3).to(dtype)

@@ -80,7 +80,7 @@ def envelope(
     theta: Floats, lo: Floats, hi: Floats, bandwidth: Floats, window_ratio: float, grid_points: int, multiplier: float
 ) -> Envelope:
     """theta [M, N]; lo, hi, bandwidth [N]."""
-    with np.errstate(all="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return _envelope(theta, lo, hi, bandwidth, window_ratio, grid_points, multiplier)
 
 
@@ -137,7 +137,8 @@ def _group(theta: Floats, middle: Floats, inverse: Floats, spacing: Floats) -> F
     for row in theta:
         x = np.maximum(np.minimum((middle - row) * inverse, _F(13.6)), _F(-13.6))
         share = _rough_exp2(_F(64) - x * x)
-        down, up = _rough_exp2_pair(x * (spacing + spacing))
+        least = ((x * x * _F(16) + _F(12612480)).view(np.uint32) << np.uint32(15)).view(np.float32)
+        down, up = (np.maximum(turn, least) for turn in _rough_exp2_pair(x * (spacing + spacing)))
         above = below = share
         sums[_HALF] += share
         for step in range(1, _HALF + 1):
@@ -146,6 +147,7 @@ def _group(theta: Floats, middle: Floats, inverse: Floats, spacing: Floats) -> F
             sums[_HALF - step] += below
     turn = direct.exp2(-(spacing * spacing))
     factor, ratio, squared = np.full_like(turn, 5.4210109e-20), turn, turn * turn
+    sums = np.maximum(sums, _F(1))
     sums[_HALF] *= factor
     for step in range(1, _HALF + 1):
         factor = factor * ratio
@@ -167,12 +169,12 @@ def acceptance(envelope: Envelope, j: int, total: Floats, bound: Floats) -> npt.
     return (whole << rest_bits) + rest
 
 
-def _hat(envelope: Envelope, j: int, node: int, offset: int) -> np.float32:
+def hat(envelope: Envelope, j: int, node: int, offset: int) -> np.float32:
     """The envelope as a trial computes it from the node it drew."""
     weights = np.pad(envelope.weights[j], 1).astype(np.float32)
     here, other = weights[node + 1], weights[node + (0 if offset < 0 else 2)]
-    share = _F(abs(offset)) / _F(1 << int(envelope.shift[j]))
-    return _F(here + _F(other - here) * share)
+    points, distance = 1 << int(envelope.shift[j]), abs(offset)
+    return _F(_F(here * _F(points - distance) + other * _F(distance)) / _F(points))
 
 
 def _bits(secret: bytes, element: int, attempt: int, trial: int) -> tuple[int, int]:
@@ -201,7 +203,7 @@ def draw(envelope: Envelope, totals: Floats, secret: bytes, first_element: int, 
             k = (node << shift) + offset
             if not 0 <= k < envelope.grid_points:
                 continue
-            if second >> bits < acceptance(envelope, int(j), totals[j, k], _hat(envelope, int(j), node, offset))[0]:
+            if second >> bits < acceptance(envelope, int(j), totals[j, k], hat(envelope, int(j), node, offset))[0]:
                 drawn[j] = k
                 break
     return drawn
@@ -219,7 +221,7 @@ def trial_law(envelope: Envelope, j: int, totals: Floats) -> npt.NDArray[np.floa
         for offset in range(1 - points, points):
             k = (node << shift) + offset
             if 0 <= k < envelope.grid_points:
-                accepted = int(acceptance(envelope, j, totals[k], _hat(envelope, j, node, offset))[0]) / 2.0**steps
+                accepted = int(acceptance(envelope, j, totals[k], hat(envelope, j, node, offset))[0]) / 2.0**steps
                 law[k] += chance * (points - abs(offset)) / points**2 * accepted
     return law
 
