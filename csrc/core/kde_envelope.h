@@ -12,6 +12,8 @@
 // With that added to the nodes, the weight exp(scale * G) lies below the exponential of a line, and so (it is convex)
 // below the line between the two nodes' weights.
 //
+// The margins, and what is left of the privacy loss after them: docs/accounting.md, Statement 17.
+//
 // So the envelope is a sum of hats: node m has weight A_m, the point o grid points away from it 1 - |o| / c of it. A
 // node is drawn with probability proportional to A_m, and o as the sum of two uniform numbers, exactly.
 #pragma once

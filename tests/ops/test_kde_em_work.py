@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privkernels.ops import kde_em, kde_peak, kde_scores
+from privkernels.ops.kde_em import _envelope_gap as envelope_gap
 from privkernels.randomness import Key
 from tests.ops.test_kde_em import Case, cases, make_case
 from tests.support import kde_em_mirror as mirror
@@ -109,6 +111,25 @@ def test_the_envelope_at_a_point_is_the_sum_of_its_hats(grid_points: int, swing:
                 worst = max(worst, abs(float(hat) / wanted - 1))
     assert points >= 32
     assert worst <= 2 * 2.0**-24 * 1.001
+
+
+@pytest.mark.parametrize("window_ratio", [1e-3, 1.0, 2.0])
+@pytest.mark.parametrize("swing", [0.5, 10.0, 26.0, 40.0])
+@pytest.mark.parametrize("kind", ["equal", "normal", "on the grid"])
+def test_an_accepted_share_is_at_least_the_stated_one(window_ratio: float, swing: float, kind: str) -> None:
+    """docs/accounting.md, Statement 17 (3); and the gap is not four times what occurs."""
+    gap = envelope_gap(window_ratio, swing)
+    highest = -math.inf
+    for grid_points in (64, 1000):
+        case = make_case(5, 20, grid_points, window_ratio, 0.05, kind, grid_points)
+        envelope, totals = case.envelope(swing / kde_peak(window_ratio)), case.totals()
+        for j in np.flatnonzero(envelope.usable):
+            exponent = (totals[j].astype(np.float64) - float(envelope.best[j])) * float(envelope.scale) * math.log(2)
+            reciprocal = envelope.bounds(int(j)) / (np.exp(exponent) * 2.0**22)
+            assert (reciprocal <= 1.0005 * (math.exp(gap) + 2.0**-22 * np.exp(-exponent))).all()
+            assert (-exponent <= 1.1 * swing).all()
+            highest = max(highest, math.log((reciprocal - 2.0**-22 * np.exp(-exponent)).max()))
+    assert kind != "equal" or highest > gap / 4 - 0.1
 
 
 @given(

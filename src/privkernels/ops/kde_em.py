@@ -132,26 +132,41 @@ class KdeEmAccuracy:
 
 
 def kde_em_accuracy(num_members: int, *, multiplier: float, window_ratio: float, grid_points: int) -> KdeEmAccuracy:
-    """Bounds on what rounding and finite randomness cost one draw; public inputs only."""
+    """Bounds on what rounding and finite randomness cost one draw; public inputs only.
+
+    Derived in docs/accounting.md, Statement 17.
+    """
     peak = kde_peak(window_ratio)
     error = peak * ((24 if window_ratio <= 1 else 48 + window_ratio) + num_members / 8) * _UNIT
     swing = multiplier * peak
     shift = 4 * multiplier * error + 4 * (4 * swing + 12) * _UNIT
     bits = 62 - math.ceil(math.log2(grid_points))
-    nodes = min(_MOST_NODES, grid_points + 1)
-    step = 2.0 ** (max(2, grid_points.bit_length() - 4) - 64)  # of the bits that choose a node, or accept
-    tv = grid_points * (2.0**-bits + 2.0**-64) + 2 * _TRIALS * (nodes + 1) * step
+    tv = grid_points * (2.0**-bits + 2.0**-64)
     # Every weight is at least exp(-swing) of the largest, so cutting it off costs at most this share.
     cut = math.exp(min(swing + shift, 700)) * 2.0**-bits
     uniform = math.exp(min(swing + shift, 700)) * grid_points * 2.0**-64 / max(1 - cut, 1e-300)
-    # docs/accounting.md, Statement 17. A node's weight is at least 2^-22 of the largest and exp(-1.1 swing) of it; the
-    # envelope lies at most `gap` above a weight in logarithms, or is a weight that was cut off.
-    node = 2 * nodes * step * math.exp(min(22 * math.log(2), 1.1 * swing))
-    gap = 0.315 * min(swing, math.sqrt(26 * swing)) + 0.0375 * min(swing, 26) + 0.02 * swing
-    accepted = 2 * step * (math.exp(min(gap, 700)) + math.exp(min(1.1 * swing + shift, 700)) * 2.0**-22)
-    parts = (cut, uniform, node, accepted)
+    parts = [cut, uniform]
+    if window_ratio <= 2 and num_members <= 8192 and grid_points >= 8:  # else no element is drawn by the envelope
+        nodes = min(_MOST_NODES, grid_points + 1)
+        step = 2.0 ** (max(2, grid_points.bit_length() - 4) - 64)  # of the bits that choose a node, or accept
+        tv += 2 * _TRIALS * (nodes + 1) * step
+        # A node's weight is at least 2^-22 of the largest, and at least exp(-1.1 swing) of it; the reciprocal of an
+        # accepted share is at most exp(gap), plus what rounding a node's weight up to an integer adds.
+        node = 2 * nodes * step * math.exp(min(22 * math.log(2), 1.1 * swing))
+        gap = _envelope_gap(window_ratio, swing)
+        accepted = 2 * step * (math.exp(min(gap, 700)) + math.exp(min(1.1 * swing + shift, 700)) * 2.0**-22)
+        parts += [node, accepted]
     resolution = -4 * sum(math.log1p(-part) for part in parts) if max(parts) < 1e-3 else math.inf
     return KdeEmAccuracy(error, shift, resolution, tv)
+
+
+def _envelope_gap(window_ratio: float, swing: float) -> float:
+    """The most that the envelope's logarithm lies above a weight's: docs/accounting.md, Statement 17 (3)."""
+    closer = min(1.0, math.sqrt(26 / max(swing, 26)))
+    half = window_ratio / 2
+    width = 2 * half * math.exp(-half * half / 2) / math.sqrt(2 * math.pi) / kde_peak(window_ratio)  # 1 / s^2 < 1
+    curve = (1 - width) * math.exp(width * math.log(width) / (1 - width)) if width < 1 - 1e-9 else 1e-9
+    return swing * (0.3143 * closer + 0.0347 * closer**2 + curve + 0.006) + 1e-4
 
 
 def kde_peak(window_ratio: float) -> float:
