@@ -17,8 +17,7 @@ import torch
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
-from privkernels.ops._memory import tensors_of
-from privkernels.ops.prune import cuda_place
+from privkernels.ops._memory import cuda_place, tensors_of
 
 Method = Literal["auto", "optimal", "lloyd"]
 
