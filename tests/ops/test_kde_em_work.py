@@ -204,17 +204,23 @@ def test_the_time_of_fixed_work_does_not_depend_on_the_members(window_ratio: flo
     assert_alike(calls, rounds=15, limit=1.5)
 
 
-def test_mirrors_constants_are_the_kernels() -> None:
+def test_mirrors_constants_are_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last trial's bits are used: an element that only it accepts is drawn there, as the twin says."""
-    case = usual(50, 6000)
-    factor = multiplier(2.0, 50)
-    totals = case.totals()
-    envelope = case.envelope(factor)
-    secret = KEY.derive("last").secret
-    drawn = envelope_mirror.draw(envelope, totals, secret, 0, 0)
-    weights = mirror.integer_weights(totals, 50, 1.0, factor)
-    expected = np.where(drawn >= 0, drawn, mirror.draw(weights, secret))
-    _, index = kde_em(
-        case.theta, lo=case.lo, hi=case.hi, bandwidth=case.bandwidth, multiplier=factor, key=KEY, label="last"
-    )
-    np.testing.assert_array_equal(index.numpy(), expected)
+    case = usual(20, 1500, 64, 2.0)
+    factor = multiplier(20.0, 20, 2.0)
+    totals, envelope = case.totals(), case.envelope(factor)
+    secret = KEY.derive("release").secret
+    from_scores = mirror.draw(mirror.integer_weights(totals, 20, 2.0, factor), secret)
+    expected = {}
+    for trials in (8, 9, 10):
+        monkeypatch.setattr(envelope_mirror, "TRIALS", trials)
+        drawn = envelope_mirror.draw(envelope, totals, secret, 0, 0)
+        expected[trials] = np.where(drawn >= 0, drawn, from_scores)
+    for work in ("lazy", "fixed"):
+        _, index = kde_em(
+            case.theta, lo=case.lo, hi=case.hi, bandwidth=case.bandwidth, multiplier=factor, key=KEY, label="release",
+            window_ratio=2.0, grid_points=64, work=work,
+        )  # fmt: skip
+        np.testing.assert_array_equal(index.numpy(), expected[9])
+    for other in (8, 10):
+        assert (expected[other] != expected[9]).any()
