@@ -60,6 +60,14 @@ const Bits* row_bits(const NoisyActivationsArgs& args, const ActivationTile& til
   return gathered;
 }
 
+// Asks for the memory of a row that is next: the processor's own prefetching ends with the page, which for 32 x 32
+// positions is a row.
+template <class T>
+void prefetch_row(const T* row, int count) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+  for (int i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
 template <class Activation>
 bool clip_row(const typename Activation::Bits* __restrict input, ActivationTerms<typename Activation::Real> terms,
               typename Activation::Real scale, int count, typename Activation::Real* __restrict out) {
@@ -79,6 +87,7 @@ bool load_row(const NoisyActivationsArgs& args, const ActivationTile& tile,
               typename Activation::Real* out) {
   typename Activation::Bits gathered[kTile];
   const auto* input = row_bits(args, tile, channel, from, count, gathered);
+  if (input != gathered && channel + 1 < args.channels) prefetch_row(input + args.positions, count);
   return clip_row<Activation>(input, terms, static_cast<typename Activation::Real>(tile.scale), count, out);
 }
 
@@ -205,7 +214,10 @@ struct Forward {
   void write(int64_t channel, int from, int n, const F* y) {
     const Place place = place_of(args, tile, channel);
     Bits* to = static_cast<Bits*>(args.output) + place.offset + from * place.stride;
-    if (place.stride == 1) return add_noise(channel, from, n, y, to);
+    if (place.stride == 1) {
+      if (channel + 1 < args.channels) prefetch_row(to + args.positions, n);
+      return add_noise(channel, from, n, y, to);
+    }
     Bits results[kChunk];
     add_noise(channel, from, n, y, results);
     scatter(results, place.stride, n, to);
