@@ -30,9 +30,9 @@
 //            most clip; in float16 and bfloat16 that holds before the result is rounded to the format.
 // Float noise   Z is a function of 31 of an element's 32 random bits: the inverse normal distribution function, falling
 //            with the tail that the bits stand for, up to 5e-7, and |Z| at most 6.24. Its law is within 7e-8 of the
-//            normal one (largest distance of distribution functions). All three were computed over all words, and a
-//            test repeats them for a part. It is a float that is added to a float: no privacy proof covers it (Mironov
-//            2012). It is what the paper does.
+//            normal one (largest distance of distribution functions). This was computed over all words; a test
+//            repeats the law's distance for a part of them. It is a float that is added to a float: no privacy proof
+//            covers it (Mironov 2012). It is what the paper does.
 // Grid noise K is as in noise_add.h, and as there rounding to the grid may move each element by half a step, so the L2
 //            sensitivity D of a tensor of n elements becomes D + g sqrt(n).
 // Randomness Purpose kPurposeNoisyActivations; element e is first_element + (b C + c) positions + s in both memory
