@@ -1,7 +1,8 @@
 """noisy_activations beside what a user would run otherwise: torch's own operations, fused by hand, and compiled.
 
 torch's noise comes from a generator that is no cryptographic one, and like ours in floating point it gives values away;
-it is there for the time. torch's alpha is the window times ours.
+it is there for the time. torch's alpha is the window times ours. "copy" is what moving the memory takes: like ours it
+writes to a tensor that torch's allocator gives it anew, so both or neither pay for fresh pages.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def forward_case(x: torch.Tensor, name: str, operations: str, compile_too: bool,
     if compile_too:
         compiled, skipped = compiled_peers(lambda function: partial(function, x, noise))
         peers += compiled
+    peers.append(Peer("copy", x.clone))
     run = partial(noisy_activations, x, clip=1.0, noise_std=STD if noise else 0, key=KEY, label="b", **stages)
     moved = 2.0 * x.numel() * x.element_size()
     total = OPERATIONS[operations] * x.numel()

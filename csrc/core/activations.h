@@ -6,6 +6,7 @@
 #include "chacha20.h"
 #include "lanes.h"
 #include "noise.h"
+#include "normal_quantile.h"
 #include "privkernels/noisy_activations.h"
 
 namespace privkernels {
@@ -53,14 +54,6 @@ PK_HD typename Format::Bits store_on_grid(double value, int64_t noise, double gr
 }
 
 // --- roots and powers ---
-
-PK_HD float square_root(float value) {
-#if defined(__CUDA_ARCH__)
-  return __fsqrt_rn(value);
-#else
-  return __builtin_sqrtf(value);
-#endif
-}
 
 // 1 / sqrt(d) by Newton's iteration: a division and a root would take several times as long. Within 2^-22.
 PK_HD float inverse_root(float d) {
@@ -167,43 +160,7 @@ PK_HD double norm_scale(double squares, double clip, bool is_double) {
   return norm > clip ? clip / norm * margin : 1.0;
 }
 
-// --- noise in floating point ---
-
-// By halves, because the steps of Horner's rule would wait for each other.
-PK_HD float septic(float x, float c0, float c1, float c2, float c3, float c4, float c5, float c6, float c7) {
-  const float x2 = x * x;
-  const float low = (c0 + c1 * x) + (c2 + c3 * x) * x2;
-  const float high = (c4 + c5 * x) + (c6 + c7 * x) * x2;
-  return low + high * (x2 * x2);
-}
-
-// `yes` where mask is all ones, `no` where it is 0: without a branch, and without computing two polynomials.
-PK_HD float pick(uint32_t mask, float no, float yes) {
-  return from_bits(to_bits(no) ^ ((to_bits(no) ^ to_bits(yes)) & mask), no);
-}
-
-// The normal quantile of 32 random bits: the lowest is the sign, the others are m, which stands for a two-sided tail
-// v = (m + 1/2) / 2^31. With w = -log2(v (2 - v)) the quantile is (1 - v) times a function that is smooth in w, and
-// for large w in sqrt(w) (the variable of Giles 2010, "Approximating the erfinv function"; polynomials fitted here).
-PK_HD float normal_of_bits(uint32_t bits) {
-  const int32_t m = static_cast<int32_t>(bits >> 1);
-  const float v = (static_cast<float>(m) + 0.5f) * 0x1p-31f;
-  const float x = (static_cast<float>(0x7fffffff - m) + 0.5f) * 0x1p-31f;
-  const uint32_t q = to_bits(v * (2.0f - v));
-  const int32_t exponent = static_cast<int32_t>(q - 0x3f3504f3u) >> 23;
-  const float y = from_bits(q - (static_cast<uint32_t>(exponent) << 23), 0.0f) - 1.0f;
-  const float log2 = septic(y, 1.44269478f, -0.721357256f, 0.480939584f, -0.360087367f, 0.286707662f, -0.250069338f,
-                            0.236890326f, -0.145743959f) *
-                     y;
-  const float w = larger(-(static_cast<float>(exponent) + log2), 0.0f);
-  const uint32_t tail = w > 7.5f ? ~0u : 0u;
-  const float t = pick(tail, w - 3.75f, square_root(w) - 4.0f);
-  const float p = septic(t, pick(tail, 2.15789001f, 4.475362f), pick(tail, 0.240923718f, 1.18453129f),
-                         pick(tail, -3.08263261e-3f, 4.46144743e-3f), pick(tail, -5.50370605e-4f, -2.45021605e-3f),
-                         pick(tail, 7.00703773e-05f, 1.29967429e-3f), pick(tail, -1.36754465e-06f, -7.99122628e-4f),
-                         pick(tail, -4.60931959e-07f, 3.66443482e-4f), pick(tail, 3.60140174e-08f, -7.38502672e-05f));
-  return from_bits(to_bits(p * x) | (bits << 31), 0.0f);
-}
+// --- noise ---
 
 constexpr uint32_t kDrawsOfAttempt = 16, kFloatDraw = 8;  // grid noise takes draws 0 to 7 of an attempt
 

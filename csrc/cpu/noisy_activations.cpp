@@ -1,9 +1,11 @@
 // noisy_activations on the CPU. Compiled once for each instruction set, in a namespace of its own, and without the
 // standard library (see noise_add.cpp).
 //
-// A tile is worked through channel by channel, in rows of neighbouring positions. The rows in the window lie in a ring
-// in L1; loops run over positions, so no sum changes its order with the vector width. Rows of a channels-last tensor
-// are gathered and scattered, and everything between is the same.
+// A tile is worked through channel by channel, in rows of neighbouring positions. The clipped rows in the window lie in
+// a ring in L1, and a row goes through all stages in chunks, so that nothing else has to stay there. Loops run over
+// positions, so no sum changes its order with the vector width. Rows of a channels-last tensor are gathered and
+// scattered, and everything between is the same; its forward direction takes a tile in parts of a chunk, whose memory a
+// cache holds from channel to channel.
 #include <cstddef>
 
 #include "core/activations.h"
@@ -13,11 +15,12 @@ namespace privkernels {
 namespace PK_ISA {
 namespace {
 
-constexpr int64_t kTile = kActivationTile;
+constexpr int64_t kTile = kActivationTile, kRow = kActivationRow;
+constexpr int kChunk = kHalfSpreadGroup;  // positions; one group of float noise where all is aligned
 
 template <class F>
 F* row_of(F* ring, int64_t channel, int64_t rows) {
-  return ring + channel % rows * kTile;
+  return ring + channel % rows * kRow;
 }
 
 // Where a row of a tile lies in memory.
@@ -46,40 +49,55 @@ bool accepted(F x, F largest) {
   return x >= -largest && x <= largest;
 }
 
-// The values of a channel, before they are clipped: out [count]. Returns whether one is refused.
-template <class Activation>
-bool load_row(const NoisyActivationsArgs& args, const ActivationTile& tile, int64_t channel,
-              typename Activation::Real largest, typename Activation::Real* __restrict out) {
-  typedef typename Activation::Bits Bits;
+// The values of a channel from a position of the tile on: where they are, or a copy in `gathered` [count].
+template <class Bits>
+const Bits* row_bits(const NoisyActivationsArgs& args, const ActivationTile& tile, int64_t channel, int from, int count,
+                     Bits* gathered) {
   const Place place = place_of(args, tile, channel);
-  const int count = static_cast<int>(tile.end - tile.begin);
-  const Bits* from = static_cast<const Bits*>(args.input) + place.offset;
-  Bits gathered[kTile];
-  if (place.stride != 1) {
-    gather(from, place.stride, count, gathered);
-    from = gathered;
-  }
+  const Bits* input = static_cast<const Bits*>(args.input) + place.offset + from * place.stride;
+  if (place.stride == 1) return input;
+  gather(input, place.stride, count, gathered);
+  return gathered;
+}
+
+// Asks for the memory of a row that is next: the processor's own prefetching ends with the page, which for 32 x 32
+// positions is a row.
+template <class T>
+void prefetch_row(const T* row, int count) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+  for (int i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
+template <class Activation>
+bool clip_row(const typename Activation::Bits* __restrict input, ActivationTerms<typename Activation::Real> terms,
+              typename Activation::Real scale, int count, typename Activation::Real* __restrict out) {
   uint32_t bad = 0;
   for (int i = 0; i < count; ++i) {
-    const typename Activation::Real x = Activation::load(from[i]);
-    bad |= accepted(x, largest) ? 0u : 1u;
-    out[i] = x;
+    const typename Activation::Real x = Activation::load(input[i]);
+    bad |= accepted(x, terms.largest) ? 0u : 1u;
+    out[i] = clipped(x, terms, scale);
   }
   return bad != 0;
 }
 
-template <class F>
-void clip_row(const ActivationTerms<F>& terms, F scale, int count, F* row) {
-  for (int i = 0; i < count; ++i) row[i] = clipped(row[i], terms, scale);
+// The clipped values of a channel: out [count]. Returns whether one is refused.
+template <class Activation>
+bool load_row(const NoisyActivationsArgs& args, const ActivationTile& tile,
+              const ActivationTerms<typename Activation::Real>& terms, int64_t channel, int from, int count,
+              typename Activation::Real* out) {
+  typename Activation::Bits gathered[kTile];
+  const auto* input = row_bits(args, tile, channel, from, count, gathered);
+  if (input != gathered && channel + 1 < args.channels) prefetch_row(input + args.positions, count);
+  return clip_row<Activation>(input, terms, static_cast<typename Activation::Real>(tile.scale), count, out);
 }
 
 // --- normalisation ---
 
-// sums[i] = the sum of squares over the rows of channels first to first + N - 1, in this order.
+// sums[i] = the sum of squares over the rows of channels first to first + N - 1, in this order, from a position on.
 template <int N, class F>
-void sum_of_squares(F* ring, int64_t first, int64_t rows, int count, F* __restrict sums) {
+void sum_of_squares(F* ring, int64_t first, int64_t rows, int from, int count, F* __restrict sums) {
   const F* row[N];
-  for (int j = 0; j < N; ++j) row[j] = row_of(ring, first + j, rows);
+  for (int j = 0; j < N; ++j) row[j] = row_of(ring, first + j, rows) + from;
   for (int i = 0; i < count; ++i) {
     F sum = row[0][i] * row[0][i];
 #pragma GCC unroll 8
@@ -89,20 +107,20 @@ void sum_of_squares(F* ring, int64_t first, int64_t rows, int count, F* __restri
 }
 
 template <class F>
-void sum_window(F* ring, int64_t first, int64_t last, int64_t rows, int count, F* __restrict sums) {
+void sum_window(F* ring, int64_t first, int64_t last, int64_t rows, int from, int count, F* __restrict sums) {
   switch (last - first + 1) {
-    case 1: return sum_of_squares<1>(ring, first, rows, count, sums);
-    case 2: return sum_of_squares<2>(ring, first, rows, count, sums);
-    case 3: return sum_of_squares<3>(ring, first, rows, count, sums);
-    case 4: return sum_of_squares<4>(ring, first, rows, count, sums);
-    case 5: return sum_of_squares<5>(ring, first, rows, count, sums);
-    case 6: return sum_of_squares<6>(ring, first, rows, count, sums);
-    case 7: return sum_of_squares<7>(ring, first, rows, count, sums);
+    case 1: return sum_of_squares<1>(ring, first, rows, from, count, sums);
+    case 2: return sum_of_squares<2>(ring, first, rows, from, count, sums);
+    case 3: return sum_of_squares<3>(ring, first, rows, from, count, sums);
+    case 4: return sum_of_squares<4>(ring, first, rows, from, count, sums);
+    case 5: return sum_of_squares<5>(ring, first, rows, from, count, sums);
+    case 6: return sum_of_squares<6>(ring, first, rows, from, count, sums);
+    case 7: return sum_of_squares<7>(ring, first, rows, from, count, sums);
     default: break;
   }
-  sum_of_squares<7>(ring, first, rows, count, sums);
+  sum_of_squares<7>(ring, first, rows, from, count, sums);
   for (int64_t j = first + 7; j <= last; ++j) {
-    const F* row = row_of(ring, j, rows);
+    const F* row = row_of(ring, j, rows) + from;
     for (int i = 0; i < count; ++i) sums[i] = sums[i] + row[i] * row[i];
   }
 }
@@ -151,7 +169,7 @@ struct NoiseRow {
 void normal_group(const NoisyActivationsArgs& args, uint64_t group, float* __restrict out) {
   uint32_t bits[kHalfSpreadGroup];
   half_spread_group(args.key, group, args.attempt * kDrawsOfAttempt + kFloatDraw, kPurposeNoisyActivations, bits);
-  for (int i = 0; i < kHalfSpreadGroup; ++i) out[i] = normal_of_bits(bits[i]);
+  normals_of_bits(bits, kHalfSpreadGroup, out);
 }
 
 void grid_group(const NoisyActivationsArgs& args, uint64_t group, int64_t* out) {
@@ -172,63 +190,75 @@ struct Forward {
   NoiseRow<float, kHalfSpreadGroup> normals;
   NoiseRow<int64_t, kSpreadGroup> steps;
 
-  // y [count] of a channel, with its noise, to `out` [count].
-  void finish_row(int64_t channel, const F* __restrict y, Bits* __restrict out) {
-    const uint64_t element =
-        args.first_element +
-        static_cast<uint64_t>((tile.example * args.channels + channel) * args.positions + tile.begin);
+  // y [n] of a channel from a position on, with its noise, to `out` [n].
+  void add_noise(int64_t channel, int from, int n, const F* __restrict y, Bits* __restrict out) {
+    const int64_t index = (tile.example * args.channels + channel) * args.positions + tile.begin + from;
+    const uint64_t element = args.first_element + static_cast<uint64_t>(index);
     if (args.noise == ActivationNoise::kGrid) {
-      int64_t noise[kTile];
-      steps.fill(element, count, noise, [&](uint64_t group, int64_t* to) { grid_group(args, group, to); });
+      int64_t noise[kChunk];
+      steps.fill(element, n, noise, [&](uint64_t group, int64_t* to) { grid_group(args, group, to); });
       const double granularity = power_of_two(args.exponent), inverse = power_of_two(-args.exponent);
-      for (int i = 0; i < count; ++i) {
+      for (int i = 0; i < n; ++i) {
         out[i] = store_on_grid<Activation>(static_cast<double>(y[i]), noise[i], granularity, inverse);
       }
     } else if (args.noise == ActivationNoise::kFloat) {
-      float noise[kTile];
-      normals.fill(element, count, noise, [&](uint64_t group, float* to) { normal_group(args, group, to); });
+      float noise[kChunk];
+      normals.fill(element, n, noise, [&](uint64_t group, float* to) { normal_group(args, group, to); });
       const F std = static_cast<F>(args.noise_std);
-      for (int i = 0; i < count; ++i) out[i] = Activation::store(y[i] + std * static_cast<F>(noise[i]));
+      for (int i = 0; i < n; ++i) out[i] = Activation::store(y[i] + std * static_cast<F>(noise[i]));
     } else {
-      for (int i = 0; i < count; ++i) out[i] = Activation::store(y[i]);
+      for (int i = 0; i < n; ++i) out[i] = Activation::store(y[i]);
     }
   }
 
-  void write_row(int64_t channel, const F* y) {
+  void write(int64_t channel, int from, int n, const F* y) {
     const Place place = place_of(args, tile, channel);
-    Bits* to = static_cast<Bits*>(args.output) + place.offset;
-    if (place.stride == 1) return finish_row(channel, y, to);
-    Bits results[kTile];
-    finish_row(channel, y, results);
-    scatter(results, place.stride, count, to);
+    Bits* to = static_cast<Bits*>(args.output) + place.offset + from * place.stride;
+    if (place.stride == 1) {
+      if (channel + 1 < args.channels) prefetch_row(to + args.positions, n);
+      return add_noise(channel, from, n, y, to);
+    }
+    Bits results[kChunk];
+    add_noise(channel, from, n, y, results);
+    scatter(results, place.stride, n, to);
   }
 
-  int64_t first_refused(int64_t channel, const F* row) const {
-    int first = 0;
-    while (accepted(row[first], terms.largest)) ++first;
-    return (tile.example * args.channels + channel) * args.positions + tile.begin + first;
+  // The first element that is refused; there is one.
+  int64_t first_refused() const {
+    Bits gathered[kTile];
+    for (int64_t channel = 0; channel < args.channels; ++channel) {
+      const Bits* input = row_bits(args, tile, channel, 0, count, gathered);
+      for (int i = 0; i < count; ++i) {
+        if (accepted(Activation::load(input[i]), terms.largest)) continue;
+        return (tile.example * args.channels + channel) * args.positions + tile.begin + i;
+      }
+    }
+    return -1;
   }
 
   template <Beta beta>
   int64_t run(double* scratch) {
     const int64_t rows = window_rows(args);
     F* ring = reinterpret_cast<F*>(scratch);
-    F *sums = ring + rows * kTile, *y = sums + kTile;
+    F sums[kChunk], y[kChunk];
+    bool bad = false;
     int64_t loaded = 0;
     for (int64_t channel = 0; channel < args.channels; ++channel) {
       const int64_t first = first_of(channel, terms.reach), last = last_of(channel, terms.reach, args.channels);
-      for (; loaded <= last; ++loaded) {
-        F* row = row_of(ring, loaded, rows);
-        if (load_row<Activation>(args, tile, loaded, terms.largest, row)) return first_refused(loaded, row);
-        clip_row(terms, static_cast<F>(tile.scale), count, row);
+      for (int from = 0; from < count; from += kChunk) {
+        const int n = count - from < kChunk ? count - from : kChunk;
+        for (int64_t j = loaded; j <= last; ++j) {
+          bad |= load_row<Activation>(args, tile, terms, j, from, n, row_of(ring, j, rows) + from);
+        }
+        const F* a = row_of(ring, channel, rows) + from;
+        if (args.window > 0) {
+          sum_window(ring, first, last, rows, from, n, sums);
+          scale_row<beta>(a, sums, terms, n, y);
+        }
+        write(channel, from, n, args.window > 0 ? y : a);
       }
-      if (args.window == 0) {
-        write_row(channel, row_of(ring, channel, rows));
-        continue;
-      }
-      sum_window(ring, first, last, rows, count, sums);
-      scale_row<beta>(row_of(ring, channel, rows), sums, terms, count, y);
-      write_row(channel, y);
+      if (bad) return first_refused();
+      loaded = last + 1;
     }
     return -1;
   }
@@ -244,7 +274,7 @@ struct Backward {
   const int count;
   const ActivationTerms<F> terms;
   const int64_t rows;
-  F *ring, *own, *pulled, *sums, *gradient, *raw;
+  F *ring, *own, *pulled, *sums, *gradient;
 
   Backward(const NoisyActivationsArgs& arguments, const ActivationTile& part, double* scratch)
       : args(arguments),
@@ -253,8 +283,8 @@ struct Backward {
         terms(activation_terms<Activation>(arguments)),
         rows(window_rows(arguments)) {
     ring = reinterpret_cast<F*>(scratch);
-    own = ring + rows * kTile, pulled = own + rows * kTile, sums = pulled + rows * kTile;
-    gradient = sums + kTile, raw = gradient + kTile;
+    own = ring + rows * kRow, pulled = own + rows * kRow, sums = pulled + rows * kRow;
+    gradient = sums + kRow;
   }
 
   void load_grad(int64_t channel, F* out) const {
@@ -266,7 +296,7 @@ struct Backward {
   template <Beta beta>
   void output_channel(int64_t channel) {
     const int64_t first = first_of(channel, terms.reach), last = last_of(channel, terms.reach, args.channels);
-    sum_window(ring, first, last, rows, count, sums);
+    sum_window(ring, first, last, rows, 0, count, sums);
     const F* a = row_of(ring, channel, rows);
     F *own_row = row_of(own, channel, rows), *pulled_row = row_of(pulled, channel, rows);
     load_grad(channel, gradient);
@@ -306,9 +336,7 @@ struct Backward {
       for (; given <= reached; ++given) {
         const int64_t last = args.window == 0 ? given : last_of(given, terms.reach, args.channels);
         for (; loaded <= last; ++loaded) {
-          F* row = row_of(ring, loaded, rows);
-          load_row<Activation>(args, tile, loaded, terms.largest, row);
-          clip_row(terms, static_cast<F>(tile.scale), count, row);
+          load_row<Activation>(args, tile, terms, loaded, 0, count, row_of(ring, loaded, rows));
         }
         if (args.window > 0) output_channel<beta>(given);
         if (args.window == 0) load_grad(given, gradient);
@@ -319,9 +347,11 @@ struct Backward {
   }
 
   void write_row(int64_t channel) {
-    load_row<Activation>(args, tile, channel, terms.largest, raw);
+    typename Activation::Bits gathered[kTile];
+    const auto* input = row_bits(args, tile, channel, 0, count, gathered);
     const F scale = static_cast<F>(tile.scale), along = static_cast<F>(tile.along);
-    for (int i = 0; i < count; ++i) gradient[i] = input_gradient(raw[i], gradient[i], scale, along, terms);
+    for (int i = 0; i < count; ++i)
+      gradient[i] = input_gradient(Activation::load(input[i]), gradient[i], scale, along, terms);
     const Place place = place_of(args, tile, channel);
     scatter(gradient, place.stride, count, static_cast<F*>(args.output) + place.offset);
   }
@@ -345,12 +375,12 @@ double tile_squares(const NoisyActivationsArgs& args, const ActivationTile& tile
   const int count = static_cast<int>(tile.end - tile.begin);
   const ActivationTerms<F> terms = activation_terms<Activation>(args);
   double* sums = scratch;
-  F* row = reinterpret_cast<F*>(scratch + kTile);
+  typename Activation::Bits gathered[kTile];
   for (int i = 0; i < count; ++i) sums[i] = 0;
   for (int64_t channel = 0; channel < args.channels; ++channel) {
-    load_row<Activation>(args, tile, channel, terms.largest, row);
+    const auto* input = row_bits(args, tile, channel, 0, count, gathered);
     for (int i = 0; i < count; ++i) {
-      const double v = static_cast<double>(clipped(row[i], terms, F(1)));
+      const double v = static_cast<double>(clipped(Activation::load(input[i]), terms, F(1)));
       sums[i] = sums[i] + v * v;
     }
   }
@@ -374,9 +404,16 @@ double tile_products(const NoisyActivationsArgs& args, const ActivationTile& til
 
 template <class Activation, Beta beta>
 int64_t forward_tile(const NoisyActivationsArgs& args, const ActivationTile& tile, double* scratch) {
-  const int count = static_cast<int>(tile.end - tile.begin);
-  Forward<Activation> forward{args, tile, count, activation_terms<Activation>(args), {}, {}};
-  return forward.template run<beta>(scratch);
+  const int64_t step = args.channels_last ? kChunk : kTile;
+  int64_t failure = -1;
+  for (ActivationTile part = tile; part.begin < tile.end; part.begin = part.end) {
+    part.end = tile.end - part.begin < step ? tile.end : part.begin + step;
+    const int count = static_cast<int>(part.end - part.begin);
+    Forward<Activation> forward{args, part, count, activation_terms<Activation>(args), {}, {}};
+    const int64_t refused = forward.template run<beta>(scratch);
+    if (refused >= 0 && (failure < 0 || refused < failure)) failure = refused;
+  }
+  return failure;
 }
 
 template <class Activation, Beta beta>

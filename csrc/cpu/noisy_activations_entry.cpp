@@ -29,7 +29,7 @@ class Run {
         variant_(variant),
         tiles_(args.batch * activation_tiles(args)),
         workers_(static_cast<int>(std::min<int64_t>(std::max(threads, 1), tiles_))),
-        room_(static_cast<size_t>(activation_scratch_rows(args) * kActivationTile)) {
+        room_(static_cast<size_t>(activation_scratch_rows(args) * kActivationRow)) {
     scratch_.resize(room_ * static_cast<size_t>(workers_));
     failures_.assign(static_cast<size_t>(workers_), -1);
     if (args.clip_kind != ActivationClip::kNorm) return;

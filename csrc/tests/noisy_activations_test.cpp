@@ -121,7 +121,7 @@ void check(Problem<Activation>& problem, const char* where) {
   for (int i = 0; i < kIsaCount; ++i) {
     if (!isa_supported(static_cast<Isa>(i))) continue;
     const NoisyActivationsVariant variant = variant_of(static_cast<Isa>(i));
-    std::vector<double> scratch(static_cast<size_t>(activation_scratch_rows(args) * kActivationTile));
+    std::vector<double> scratch(static_cast<size_t>(activation_scratch_rows(args) * kActivationRow));
     std::vector<double> squares(static_cast<size_t>(count)), products(static_cast<size_t>(count));
     std::vector<ActivationTile> tiles;
     for (int64_t n = 0; n < count; ++n) tiles.push_back(activation_tile(args, n));

@@ -28,10 +28,11 @@
 //            the number of channels in the window (float64: beta (n + 4) 2^-53 + 2^-42), and y never exceeds a /
 //            gamma^beta by more than 2^-20 relative. kNorm: in float32 and float64 the norm of the computed a is at
 //            most clip; in float16 and bfloat16 that holds before the result is rounded to the format.
-// Float noise   Z is a function of 32 random bits, the inverse normal distribution function up to 3e-6, with |Z| below
-//            6.35. Its law is within 1.4e-7 of the normal one (largest distance of distribution functions, computed
-//            over all words; a test repeats it for a part of them). It is a float that is added to a float: no privacy
-//            proof covers it (Mironov 2012). It is what the paper does.
+// Float noise   Z is a function of 31 of an element's 32 random bits: the inverse normal distribution function, falling
+//            with the tail that the bits stand for, up to 5e-7, and |Z| at most 6.24. Its law is within 7e-8 of the
+//            normal one (largest distance of distribution functions). This was computed over all words; a test
+//            repeats the law's distance for a part of them. It is a float that is added to a float: no privacy proof
+//            covers it (Mironov 2012). It is what the paper does.
 // Grid noise K is as in noise_add.h, and as there rounding to the grid may move each element by half a step, so the L2
 //            sensitivity D of a tensor of n elements becomes D + g sqrt(n).
 // Randomness Purpose kPurposeNoisyActivations; element e is first_element + (b C + c) positions + s in both memory
@@ -46,8 +47,8 @@
 // CUDA
 //            is written to agree (tests marked `gpu` compare it; no GPU has run them yet).
 // Time       The instructions executed depend on sizes and parameters alone, not on x or on random bits (but for the
-//            search of an element that is not finite); look-ups of grid noise as in noise_add.h. In proportion to the
-//            window where it is above 7.
+//            search of an element that is not finite); look-ups of grid noise as in noise_add.h, and those of float
+//            noise in a table of 1 KiB (in registers with AVX-512). In proportion to the window where it is above 7.
 #pragma once
 
 #include <cstdint>

@@ -82,7 +82,8 @@ def noisy_activations(
         signed: negative activations are kept, and clamped to [-clip, clip]. Otherwise they become 0 first, as after a
             ReLU, which the smaller sensitivities of non-negative activations rest on.
         window: u of Eq. 4, 1 or more; None for no normalisation. alpha, beta, gamma: its constants; alpha 2**-40 to
-            2**20, beta 2**-40 to 2, gamma 2**-40 to 2**40. The defaults are the paper's (Section 7).
+            2**20, beta 2**-40 to 2, gamma 2**-40 to 2**40. The defaults are the paper's (Sections 4.1 and
+            8).
         noise_std: standard deviation of each element's noise, absolute (not times a sensitivity); 0 for none.
         secure: exact discrete Gaussian noise on a grid (``noise_law("gaussian", noise_std / granularity)``). False:
             floating-point noise as in the paper, in about half the time. No proof of privacy covers that one: the low
@@ -101,8 +102,8 @@ def noisy_activations(
         InvalidArgumentError: a dtype, shape or number is wrong (the message says which).
         NonFiniteValueError: x holds NaN, infinity or too large a value (the element is named).
 
-    Departures from the paper: it does not clip (its sensitivity needs a clamp, docs/accounting.md), and its noise is in
-    floating point.
+    Departures from the paper: it does not clip, but takes ``0 <= a < 1`` after preprocessing for granted (Section 4.1),
+    which its sensitivity rests on; and its noise is in floating point.
     """
     exponent = _grid(noise_std, secure, granularity)
     secret = _secret(noise_std, key, label)
