@@ -20,6 +20,7 @@ import torch
 from benchmarks.kernels import em_select, kde_em, noise_add, randomized_response
 from benchmarks.timing import Contender, interleaved, machine_facts
 from privkernels import _files
+from privkernels.ops import kmeans1d, mask_sum_, prune_mask
 
 Maker = Callable[[int, torch.device], Callable[[], object]]
 
@@ -59,6 +60,23 @@ def of_randomized_response(n: int, device: torch.device) -> Callable[[], object]
     return partial(randomized_response.ours, randomized_response.make_values(n, device))
 
 
+def of_prune(n: int, device: torch.device) -> Callable[[], object]:
+    return partial(prune_mask, normal(n, device), sparsity=0.9)
+
+
+def of_kmeans1d(n: int, device: torch.device) -> Callable[[], object]:
+    return partial(kmeans1d, normal(n, device), 16, method="lloyd")
+
+
+def of_mask_sum(n: int, device: torch.device) -> Callable[[], object]:
+    seeds = torch.randint(0, 256, (10, 32), dtype=torch.uint8, device=device)
+    return partial(mask_sum_, torch.zeros(n, dtype=torch.int32, device=device), seeds, [1, -1] * 5)
+
+
+def normal(n: int, device: torch.device) -> torch.Tensor:
+    return torch.randn(n, generator=torch.Generator().manual_seed(0)).to(device)
+
+
 def all_series(quick: bool) -> list[Series]:
     size = 256 if quick else 4096
     members = (2, 8, 50) if quick else (2, 4, 8, 16, 32, 50, 100, 200, 500, 1000)
@@ -74,6 +92,9 @@ def all_series(quick: bool) -> list[Series]:
         Series("noise_add", "N", "Laplace, s = 2^20", sizes, of_noise_add("laplace")),
         Series("noise_add", "N", "Gaussian, s = 2^20", sizes, of_noise_add("gaussian")),
         Series("randomized_response", "N", "K = 10", sizes, of_randomized_response),
+        Series("prune", "N", "mask, sparsity 0.9", sizes, of_prune),
+        Series("kmeans1d", "N", "k = 16, Lloyd", sizes, of_kmeans1d),
+        Series("mask_sum", "N", "10 seeds, int32", sizes, of_mask_sum),
     ]
 
 

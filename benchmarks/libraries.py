@@ -8,6 +8,17 @@ import importlib.util
 import sys
 import types
 import warnings
+from collections.abc import Callable
+
+import torch
+
+
+def compiled(function: Callable[..., torch.Tensor], **options: bool) -> Callable[..., torch.Tensor]:
+    """``torch.compile`` of a function; what its back end warns of when it is first loaded is not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result: Callable[..., torch.Tensor] = torch.compile(function, **options)
+        return result
 
 
 @functools.cache

@@ -218,6 +218,7 @@ def test_growth_measures_and_draws(tmp_path: Path) -> None:
     growth.main(["--quick", "--rounds", "1", "--json", str(file), "--plot", str(picture)])
     curves = json.loads(file.read_text(encoding="utf-8"))["curves"]
     assert {(curve["kernel"], curve["axis"]) for curve in curves} >= {("kde_em", axis) for axis in "MRN"}
+    assert {curve["kernel"] for curve in curves if curve["axis"] == "N"} == set(KERNELS)
     for curve in curves:
         assert len(curve["values"]) == len(curve["seconds"]) >= 3
         assert min(curve["seconds"]) > 0

@@ -6,7 +6,7 @@ that differ, so 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 import torch.nn.utils.prune
 
 from benchmarks.case import Case, Peer
+from benchmarks.libraries import compiled
 from privkernels.ops import (
     prune_apply_,
     prune_keep_probabilities,
@@ -145,14 +146,12 @@ def pattern_case(x: torch.Tensor) -> Case:
     def topk() -> torch.Tensor:
         return top_of_groups(x)
 
-    compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(top_of_groups)
-
     def check() -> float:
         return different(prune_pattern_mask(x, 2, 4), prune_pattern_mask_reference(x, 2, 4))
 
     peers: Sequence[Peer] = [
         Peer("torch.topk on a view of fours", topk, threaded=True),
-        Peer("torch.compile of the same", partial(compiled, x), threaded=True),
+        Peer("torch.compile of the same", partial(compiled(top_of_groups), x), threaded=True),
     ]
     name = f"2:4 pattern, {dtype_of(x)}, N = {x.numel():,}"
     return Case("prune", name, x.numel(), partial(prune_pattern_mask, x, 2, 4), peers, check, 5.0 * x.numel())
