@@ -163,6 +163,23 @@ def test_more_threads_have_no_lower_ceiling(monkeypatch: pytest.MonkeyPatch) -> 
     assert ceilings.measure_all([1, 2], CPU) == {1: measured[1], 2: Ceilings(10.0, 9.0, 6.0)}
 
 
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 0.5), (2, 0.25)])
+def test_ceilings_are_bytes_and_operations_over_the_least_time(
+    monkeypatch: pytest.MonkeyPatch, threads: int, seconds: float
+) -> None:
+    """CPU time on one thread, elapsed on two; of several ways the fastest."""
+
+    def fake(ways: list[timing.Contender], *_: object) -> list[timing.Rounds]:
+        assert {way.threads for way in ways} == {threads}
+        fast = timing.Rounds(wall=(3.0, 0.25), cpu=(0.5, 3.0))
+        return [fast, *(timing.Rounds(wall=(1.0, 2.0), cpu=(1.0, 2.0)) for _ in ways[1:])]
+
+    monkeypatch.setattr(ceilings, "rounds_of", fake)
+    size = 64 * 2**20
+    found = ceilings.measure(threads, CPU, quick=True)
+    assert found == Ceilings(read=size / seconds, copy=2 * size / seconds, operations=2 * 1024**3 / seconds)
+
+
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--json"], ["--kernel", "none"]])
 @pytest.mark.parametrize("main", [driver.main, growth.main])
 def test_bad_arguments_are_refused(arguments: list[str], main: Callable[[list[str]], None]) -> None:
@@ -218,6 +235,7 @@ def test_growth_measures_and_draws(tmp_path: Path) -> None:
     growth.main(["--quick", "--rounds", "1", "--json", str(file), "--plot", str(picture)])
     curves = json.loads(file.read_text(encoding="utf-8"))["curves"]
     assert {(curve["kernel"], curve["axis"]) for curve in curves} >= {("kde_em", axis) for axis in "MRN"}
+    assert {curve["kernel"] for curve in curves if curve["axis"] == "N"} == set(KERNELS)
     for curve in curves:
         assert len(curve["values"]) == len(curve["seconds"]) >= 3
         assert min(curve["seconds"]) > 0

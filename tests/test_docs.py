@@ -19,7 +19,6 @@ COMMANDS = sorted(
     {found for page in PAGES for found in re.findall(r"privkernels account ([a-z][^`\n|]*)", page.read_text("utf-8"))}
 )
 BLOCKS = re.findall(r"```python\n(.*?)```", PRIVACY, flags=re.DOTALL)
-KERNELS = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
 
 
 def answer(command: str, *more: str) -> dict:
@@ -96,20 +95,3 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert isinstance(guarantee, Guarantee)
     assert (tmp_path / "ledger.jsonl").read_text().count("\n") >= 2
     assert "Bound(" in capsys.readouterr().out
-
-
-def test_the_kernels_page_runs() -> None:
-    """One after the other, as a reader would type them."""
-    names: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", KERNELS, flags=re.DOTALL)
-    assert len(blocks) >= 7
-    for block in blocks:
-        exec(compile(block, "docs/kernels.md", "exec"), names)
-
-
-def test_the_kernels_page_names_every_kernel() -> None:
-    """Every compiled kernel has a contract, and every contract a row."""
-    contracts = {file.stem for file in (ROOT / "csrc" / "include" / "privkernels").glob("*.h")} - {"status"}
-    table = KERNELS.partition("| kernel |")[2].partition("\n\n")[0]
-    missing = {name for name in contracts if not re.search(rf"`{name}[_`]", table)}
-    assert not missing

@@ -353,7 +353,7 @@ Status prune_mask_cuda(const PruneMaskArgs& args, void* workspace, int64_t* fail
 
 Status prune_pattern_cuda(const PrunePatternArgs& args, int64_t* failure, int device, void* stream) {
   if (const Status status = check_prune_pattern(args); status.code != StatusCode::kOk) return status;
-  const int64_t columns = args.outer * args.inner * ((args.length + args.m - 1) / args.m);
+  const int64_t columns = (args.length + args.m - 1) / args.m * args.outer * args.inner;  // 0 first: no overflow
   if (columns == 0) return {};
   return launch_on(device, [&](int processors) {
     const cudaStream_t on = static_cast<cudaStream_t>(stream);

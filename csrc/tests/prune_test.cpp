@@ -15,7 +15,7 @@
 namespace privkernels {
 namespace {
 
-enum class Kind { kAny, kTies, kEqual, kSorted };
+enum class Kind { kAny, kTies, kEqual, kSorted, kPruned };
 
 template <class Bits>
 std::vector<Bits> entries_of(int64_t size, Kind kind, uint64_t infinity) {
@@ -25,6 +25,7 @@ std::vector<Bits> entries_of(int64_t size, Kind kind, uint64_t infinity) {
     entry = static_cast<Bits>(random());
     if (kind == Kind::kTies) entry = static_cast<Bits>(entry & (sign_of<Bits>() | 3));
     if (kind == Kind::kEqual) entry = static_cast<Bits>(1);
+    if (kind == Kind::kPruned && random() % 10 != 0) entry = 0;
     if (magnitude_bits(entry) > infinity) entry = static_cast<Bits>(sign_of<Bits>() | infinity);
   }
   if (kind == Kind::kSorted) std::sort(entries.begin(), entries.end());
@@ -151,7 +152,7 @@ void check_nan() {
 
 template <class Bits>
 void check_format(PruneFormat format) {
-  for (const Kind kind : {Kind::kAny, Kind::kTies, Kind::kEqual, Kind::kSorted}) {
+  for (const Kind kind : {Kind::kAny, Kind::kTies, Kind::kEqual, Kind::kSorted, Kind::kPruned}) {
     for (const int64_t size : {1, 9, 300, 40000, 200001}) {
       for (const int64_t keep : {int64_t{0}, size / 10, size / 2, size}) {
         check_mask<Bits, true>(format, size, 1, keep, kind);

@@ -113,6 +113,23 @@ def test_any_slicing_gives_the_whole(cuts: list[int], first: int, dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("first", [0, 5, 2**36 - 100_000])
+def test_a_long_vector_is_masked_to_its_last_element(dtype: torch.dtype, first: int) -> None:
+    """Many chunks: where they meet, and at the ends, against the RFC's block function; and no element is left out."""
+    size, width = 300_001, dtype.itemsize
+    got = mask_sum(torch.zeros(size, dtype=dtype), KEYS[:1], [1], first_element=first)
+    for begin in (0, 65_500, 131_000, 262_100, size - 60):
+        words = stream(KEYS[0].secret, first + begin, 60, width)
+        assert [value % 2 ** (8 * width) for value in got[begin : begin + 60].tolist()] == words
+    assert (got == 0).sum() <= 2
+    parts = [
+        mask_sum(torch.zeros(min(777, size - a), dtype=dtype), KEYS[:1], [1], first_element=first + a)
+        for a in range(0, size, 777)
+    ]
+    assert torch.equal(torch.cat(parts), got)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_one_and_more_threads(set_threads: Callable[[int], None], dtype: torch.dtype) -> None:
     values = integers(200_001, dtype)
     set_threads(1)

@@ -128,6 +128,15 @@ def test_the_sample_misses_and_the_result_is_exact() -> None:
     check([(torch.arange(1_500_000) // 1000).bfloat16()], 777_777)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank_by", RANKS)
+def test_a_threshold_of_zero_is_positive(rank_by: Any, dtype: torch.dtype) -> None:
+    for values in ([-0.0, -0.0], [0.0, -0.0], [-0.0]):
+        threshold = prune_mask(torch.tensor(values, dtype=dtype), keep=1, rank_by=rank_by)[1]
+        assert threshold == 0
+        assert not torch.signbit(threshold)
+
+
 @pytest.mark.parametrize("rank_by", RANKS)
 @pytest.mark.parametrize("low", [0.0, -0.25, 1.0])
 def test_a_model_that_was_pruned_is_pruned_again(low: float, rank_by: Any) -> None:

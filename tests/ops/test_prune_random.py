@@ -56,6 +56,15 @@ def test_probabilities_are_equation_7(dtype: torch.dtype, values: list[float]) -
         assert (q == 0) or own != low
 
 
+def test_a_draw_at_its_probability_is_pruned_and_one_below_it_kept() -> None:
+    """The last of 52 bits decides; no frequency would show it."""
+    secret = KEY.derive("p").secret
+    draws = [chacha20.spread_bits(secret, 5 + i, 0, PURPOSE) >> 12 for i in range(300)]
+    x = torch.tensor([k / 2**52 for k in draws], dtype=torch.float64)
+    assert not draw(x, bounds=(0.0, 1.0), first_element=5)[0].any()
+    assert draw(x + 2.0**-52, bounds=(0.0, 1.0), first_element=5)[0].all()
+
+
 def test_extremes() -> None:
     for dtype in DTYPES:
         assert draw(torch.full((500,), 3.0, dtype=dtype))[0].all()  # all equal: all kept

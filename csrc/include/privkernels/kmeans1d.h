@@ -7,8 +7,8 @@
 //            largest value and rounded to float32. Where D <= k they are the distinct values.
 // Assignment The nearest centroid, ties to the lower, decided exactly (not in float32).
 // Optimal    Dynamic programming over the distinct values, O(k D log D), k D <= 2^26; least split where costs tie.
-//            Costs come from float64 prefix sums about the median: the inertia is within about D 2^-52 sum (v -
-//            median)^2 of the least one.
+//            The costs come from float64 sums outwards from the median: the inertia is within about
+//            D 2^-52 sum (v - median)^2 of the least one.
 // Lloyd      Starts at the values of rank floor((2 i + 1) N / (2 k)); where some of these coincide, the missing ones
 //            are taken in the same way from the distinct values that are not among them. Then up to `iterations`
 //            times: assign, take means; ends where no centroid moves. A cluster that is empty keeps its centroid.
