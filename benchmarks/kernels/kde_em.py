@@ -94,8 +94,19 @@ def make_case(setting: Setting, size: int, quick: bool, device: torch.device) ->
         check=partial(check, inputs, setting),
         bytes_moved=4 * size * (setting.members + ends) + 8 * size,
         bytes_written=8 * size,
+        operations=size * operations_of(setting),
         skipped=skipped,
     )
+
+
+def operations_of(setting: Setting) -> float:
+    """Of one parameter, counted from the code: for each member two at each of 33 nodes half a bandwidth apart, 46 for
+    its share in them, and 33 for its part in a score, of which there is one in a trial (and one for each grid point).
+    """
+    width = 50 if setting.public else 16
+    groups = math.ceil((2 * width + 1) / 33)
+    scores = 9 + setting.grid_points if setting.work == "fixed" else 1.4
+    return setting.members * (groups * (2 * 33 + 46) + 33 * scores)
 
 
 def make_inputs(setting: Setting, size: int, device: torch.device) -> peers.Inputs:

@@ -25,7 +25,7 @@ inline NoisyActivationsArgs noisy_activations_args(
   args.input = reinterpret_cast<const void*>(memory[0]);
   args.grad = reinterpret_cast<const void*>(memory[1]);
   args.output = reinterpret_cast<void*>(memory[2]);
-  args.format = static_cast<ActivationFormat>(format);
+  args.format = static_cast<FloatFormat>(format);
   args.batch = sizes[0], args.channels = sizes[1], args.positions = sizes[2];
   args.channels_last = channels_last;
   args.clip_kind = static_cast<ActivationClip>(clip_kind), args.clip = clip, args.is_signed = is_signed;

@@ -25,7 +25,7 @@ struct PruneMaskCall {
     }
     args.segments = segments.data();
     args.num_segments = static_cast<int64_t>(segments.size());
-    args.format = static_cast<PruneFormat>(format);
+    args.format = static_cast<FloatFormat>(format);
     args.magnitude = magnitude;
     args.keep = keep;
     args.output = static_cast<PruneOutput>(output);
@@ -37,7 +37,7 @@ struct PruneMaskCall {
 
 inline PrunePatternArgs prune_pattern_args(uintptr_t scores, int64_t outer, int64_t length, int64_t inner, int64_t n,
                                            int64_t m, int format, uintptr_t mask) {
-  return {reinterpret_cast<const void*>(scores), outer, length, inner, n, m, static_cast<PruneFormat>(format),
+  return {reinterpret_cast<const void*>(scores), outer, length, inner, n, m, static_cast<FloatFormat>(format),
           reinterpret_cast<uint8_t*>(mask)};
 }
 
@@ -46,7 +46,7 @@ inline PruneRandomArgs prune_random_args(uintptr_t importance, int64_t stride, i
   PruneRandomArgs args{};
   args.importance = reinterpret_cast<const void*>(importance);
   args.stride = stride, args.size = size;
-  args.format = static_cast<PruneFormat>(format);
+  args.format = static_cast<FloatFormat>(format);
   args.low = low, args.high = high;
   copy_key(key, args.key);
   args.first_element = first_element;

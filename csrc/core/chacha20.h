@@ -6,19 +6,22 @@
 //   word 12  low 32 bits of the block number      word 14  attempt (or draw, below)
 //   word 13  high 32 bits of the block number     word 15  purpose (which kernel draws)
 //
-// A block holds eight 64-bit draws. There are three layouts; the purpose decides which one a kernel uses. The key is
+// A block holds eight 64-bit draws. There are five layouts; the purpose decides which one a kernel uses. The key is
 // already the one derived from the release's label.
 //
-// Neighbouring (kde_em): a block serves eight neighbouring elements; element j reads the 64-bit word j mod 8 of
-// block j div 8.
+// Neighbouring (kde_em's draw from all scores): a block serves eight neighbouring elements; element j reads the 64-bit
+// word j mod 8 of block j div 8.
+//
+// Own (kde_em's trials after the first): block j is element j's, and holds four trials of two 64-bit words.
 //
 // Stream (mask_sum): a vector of 32-bit or 64-bit words is laid over the key stream as it comes, byte for byte. So
 // 32-bit element j reads word j mod 16 of block j div 16, and 64-bit element j reads as in the neighbouring layout.
 //
-// Spread (newer kernels): 16 blocks serve 128 neighbouring elements, and 64-bit word w of the group's block b serves
-// its element 16 w + b. So element j reads word (j div 16) mod 8 of block 16 (j div 128) + j mod 16, and code that
-// computes several blocks at once, one in each lane, has neighbouring elements in its lanes without a transposition.
-// Word 14 is then the number of the draw among those of one element, where it takes more than one.
+// Spread (the other kernels, and kde_em's first trial): 16 blocks serve 128 neighbouring elements, and 64-bit word w of
+// the group's block b serves its element 16 w + b. So element j reads word (j div 16) mod 8 of block 16 (j div 128) + j
+// mod 16, and code that computes several blocks at once, one in each lane, has neighbouring elements in its lanes
+// without a transposition. Word 14 is then the number of the draw among those of one element, where it takes more than
+// one.
 //
 // Half-word spread (noisy_activations): the same with 32-bit words: 16 blocks serve 256 neighbouring elements, and
 // 32-bit word w of the group's block b serves its element 16 w + b.

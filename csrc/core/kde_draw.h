@@ -49,9 +49,9 @@ struct KdeElement {
   PK_HD float member(const KdeElement& in, int64_t i) {
     const int64_t at = in.element * in.args.member_strides[i];
     const char* row = static_cast<const char*>(in.args.members[i]);
-    if (in.args.dtype == MemberType::kFloat32) return SingleBits::decode(read_bits<uint32_t>(row + at * 4));
+    if (in.args.format == FloatFormat::kFloat32) return SingleBits::decode(read_bits<uint32_t>(row + at * 4));
     const uint16_t bits = read_bits<uint16_t>(row + at * 2);
-    return in.args.dtype == MemberType::kFloat16 ? HalfBits::decode(bits) : BrainBits::decode(bits);
+    return in.args.format == FloatFormat::kFloat16 ? HalfBits::decode(bits) : BrainBits::decode(bits);
   }
 };
 

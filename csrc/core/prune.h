@@ -16,11 +16,11 @@ PK_HD constexpr Bits sign_of() {
 }
 
 // Magnitude bits of infinity; what is above them is NaN.
-PK_HD uint64_t infinity_of(PruneFormat format) {
+PK_HD uint64_t infinity_of(FloatFormat format) {
   switch (format) {
-    case PruneFormat::kFloat16: return 0x7c00;
-    case PruneFormat::kBFloat16: return 0x7f80;
-    case PruneFormat::kFloat64: return uint64_t{0x7ff} << 52;
+    case FloatFormat::kFloat16: return 0x7c00;
+    case FloatFormat::kBFloat16: return 0x7f80;
+    case FloatFormat::kFloat64: return uint64_t{0x7ff} << 52;
     default: return 0x7f800000;
   }
 }

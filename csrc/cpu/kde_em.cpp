@@ -1,13 +1,10 @@
 // kde_em for one instruction set. This file is compiled once for each, in a namespace of its own
 // (PK_ISA), with PK_LANES floats to a vector. No standard library here: see core/platform.h.
-#include "core/kde_envelope.h"
-#include "kde_em_tile.h"
+#include "kde_em_trial.h"
 
 namespace privkernels {
 namespace PK_ISA {
 namespace {
-
-typedef EnvelopeShape<FloatLanes, IntLanes> Shape;
 
 // What a worker writes to, beside the outputs.
 struct Room {
@@ -30,22 +27,6 @@ Room divide(float* scratch, const KdeEmArgs& args) {
 
 // --- the scores ---
 
-// The sum of K / w_max over the members at r.
-template <bool kSeries>
-PK_HD FloatLanes score_sum(const Columns& columns, int64_t num_members, const KdeKernel& kernel, FloatLanes r) {
-  FloatLanes total = FloatLanes{};
-  for (int64_t begin = 0; begin < num_members; begin += kMemberBlock) {
-    const int64_t end = begin + kMemberBlock < num_members ? begin + kMemberBlock : num_members;
-    FloatLanes block = FloatLanes{};
-    for (int64_t i = begin; i < end; ++i) {
-      const FloatLanes x = (r - load(columns.members + i * columns.stride)) * columns.inverse;
-      block += kSeries ? kde_kernel_series(x, kernel) : kde_kernel_wide(x, kernel);
-    }
-    total += block;
-  }
-  return total;
-}
-
 // Those sums at every grid point; returns the largest per lane.
 template <bool kSeries>
 FloatLanes score_all(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, float* scores) {
@@ -59,8 +40,7 @@ FloatLanes score_all(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns
   return best;
 }
 
-// The draw from the scores of all grid points (which it overwrites); `first` is the element of lane 0 where the lanes
-// are neighbours, `elements` names them. Reads every weight, whichever is drawn.
+// The draw from the scores of all grid points, which it overwrites. Reads every weight, whichever is drawn.
 IntLanes draw_from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, float* scores, FloatLanes best,
                           const uint64_t* elements) {
   uint64_t total[kLanes] = {}, target[kLanes], below[kLanes] = {};
@@ -92,162 +72,7 @@ IntLanes draw_from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, float* s
   return drawn;
 }
 
-// --- the envelope ---
-
-// Adds to `sums` the shares of every member in the kHalfNodes nodes above (or, with their `turns`, below) the middle.
-void add_chain(const float* shares, const float* turns, float* state, int64_t num_members, FloatLanes* sums, int sign) {
-  constexpr int kAtOnce = kLanes == 16 ? 16 : 8;  // sums that are kept in registers
-  for (int first = 0; first < kHalfNodes; first += kAtOnce) {
-    FloatLanes sum[kAtOnce] = {};
-    const float* from = first == 0 ? shares : state;
-    for (int64_t i = 0; i < num_members; ++i) {
-      FloatLanes share = load(from + i * kLanes);
-      const FloatLanes turn = load(turns + i * kLanes);
-#pragma GCC unroll 16
-      for (int l = 0; l < kAtOnce; ++l) {
-        share = share * turn;
-        sum[l] += share;
-      }
-      if (kAtOnce < kHalfNodes) store_lanes(state + i * kLanes, share);
-    }
-    for (int l = 0; l < kAtOnce; ++l) sums[kHalfNodes + sign * (first + l + 1)] = sum[l];
-  }
-}
-
-struct Envelope {
-  Shape shape;
-  FloatLanes best;
-  IntLanes total;
-  int nodes;  // the most that any lane has
-};
-
-Envelope make_envelope(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Room& room,
-                       float* nodes, int64_t stride) {
-  const int64_t num_members = args.num_members;
-  Envelope envelope;
-  envelope.shape = envelope_shape(columns.lo, columns.hi, columns.step, columns.inverse, plan.envelope,
-                                  IntLanes{} + static_cast<int32_t>(args.grid_points));
-  const Shape& shape = envelope.shape;
-  envelope.nodes = 0;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    envelope.nodes = shape.nodes[lane] > envelope.nodes ? shape.nodes[lane] : envelope.nodes;
-  }
-  float* shares = room.shares;
-  float* up = shares + num_members * kLanes;
-  float* down = up + num_members * kLanes;
-  float* state = down + num_members * kLanes;
-  for (int group = 0; group * kGroupNodes < envelope.nodes; ++group) {
-    const FloatLanes middle = middle_node(columns.lo, columns.step, shape, group);
-    FloatLanes sums[2 * kHalfNodes + 1];
-    FloatLanes here = FloatLanes{};
-    for (int64_t i = 0; i < num_members; ++i) {
-      FloatLanes share, above, below;
-      member_share(middle, load(columns.members + i * columns.stride), shape.inverse, shape.spacing, share, above,
-                   below);
-      here += share;
-      store_lanes(shares + i * kLanes, share);
-      store_lanes(up + i * kLanes, above);
-      store_lanes(down + i * kLanes, below);
-    }
-    sums[kHalfNodes] = here;
-    add_chain(shares, up, state, num_members, sums, 1);
-    add_chain(shares, down, state, num_members, sums, -1);
-    group_sums(sums, shape, group, nodes, stride);
-  }
-  envelope.total = node_weights(shape, plan.envelope, static_cast<float>(num_members), plan.exponent_scale,
-                                envelope.nodes, nodes, stride, envelope.best);
-  return envelope;
-}
-
-// Two words of 64 bits for each lane, in halves: the first chooses the node, the second whether its point is drawn.
-struct TrialBits {
-  BitLanes node_low, node_high, point_low, point_high;
-};
-
-PK_HD IntLanes scaled_target(BitLanes low, BitLanes high, IntLanes total) {
-  IntLanes target = IntLanes{};
-  uint32_t lows[kLanes], highs[kLanes], totals[kLanes], scaled[kLanes];
-  __builtin_memcpy(lows, &low, sizeof low);
-  __builtin_memcpy(highs, &high, sizeof high);
-  __builtin_memcpy(totals, &total, sizeof total);
-  for (int lane = 0; lane < kLanes; ++lane) scaled[lane] = scale_to_word(lows[lane], highs[lane], totals[lane]);
-  __builtin_memcpy(&target, scaled, sizeof target);
-  return target;
-}
-
-// The node that each lane's target hits, and the weights around it.
-struct Hit {
-  IntLanes node;
-  NodeWeights<IntLanes> weights;
-};
-
-// The same lane by lane, in memory: a vector is put together faster from there than element by element.
-struct HitLanes {
-  int32_t node[kLanes], before[kLanes], here[kLanes], after[kLanes];
-
-  void put(int lane, int32_t at, const float* nodes, int64_t stride) {
-    const NodeWeights<int32_t> weights = weights_around(nodes, stride, at);
-    node[lane] = at, before[lane] = weights.before, here[lane] = weights.here, after[lane] = weights.after;
-  }
-  Hit together() const {
-    Hit hit;
-    __builtin_memcpy(&hit.node, node, sizeof node);
-    __builtin_memcpy(&hit.weights.before, before, sizeof before);
-    __builtin_memcpy(&hit.weights.here, here, sizeof here);
-    __builtin_memcpy(&hit.weights.after, after, sizeof after);
-    return hit;
-  }
-};
-
-// Of neighbouring columns; reads every sum.
-PK_HD Hit scan_nodes(const float* nodes, int64_t stride, int count, IntLanes target) {
-  const IntLanes found = find_node(nodes, stride, count, target);
-  int32_t node[kLanes];
-  __builtin_memcpy(node, &found, sizeof node);
-  HitLanes hit;
-  for (int lane = 0; lane < kLanes; ++lane) hit.put(lane, node[lane], nodes + lane, stride);
-  return hit.together();
-}
-
-// What each lane's first word asks of the nodes.
-PK_HD IntLanes node_target(const KdeEmPlan& plan, const Envelope& envelope, const TrialBits& bits) {
-  return scaled_target(bits.node_low & ~BitLanes{} << plan.envelope.offset_bits, bits.node_high, envelope.total);
-}
-
-// One trial in every lane: the grid point proposed; `accepted` has all bits set where it is drawn.
-template <bool kSeries>
-IntLanes try_once(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Envelope& envelope,
-                  const Hit& hit, const TrialBits& bits, IntLanes& accepted) {
-  const int offset_bits = plan.envelope.offset_bits;
-  const IntLanes shift = envelope.shape.shift < 0 ? IntLanes{} : envelope.shape.shift;
-  const Proposal<FloatLanes, IntLanes> proposal =
-      propose<FloatLanes>(hit.node, hit.weights, shift, low_uniform(bits.node_low, shift, offset_bits),
-                          low_uniform(bits.point_low, shift, offset_bits));
-  const IntLanes k = proposal.point;
-  const FloatLanes r = smaller(columns.lo + columns.step * to_float(k), columns.hi);
-  const FloatLanes total = score_sum<kSeries>(columns, args.num_members, plan.kernel, r);
-  accepted =
-      (k >= 0) & (k < static_cast<int32_t>(args.grid_points)) & (envelope.shape.shift >= 0) &
-      accepts(total, envelope.best, proposal.bound, plan.exponent_scale, offset_bits, bits.point_low, bits.point_high);
-  return k;
-}
-
 // --- draws ---
-
-// The words of four trials after the first: a block for each element.
-PK_HD void retry_words(const KdeEmArgs& args, const uint64_t* elements, int block, BitLanes* words) {
-  uint32_t low[kLanes], high[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    low[lane] = static_cast<uint32_t>(elements[lane]);
-    high[lane] = static_cast<uint32_t>(elements[lane] >> 32);
-  }
-  BitLanes address[4];
-  __builtin_memcpy(&address[0], low, sizeof low);
-  __builtin_memcpy(&address[1], high, sizeof high);
-  address[2] = BitLanes{} + args.attempt;
-  address[3] = BitLanes{} + (kPurposeKdeEmRetry | static_cast<uint32_t>(block) << 8);
-  chacha20_block(args.key, address, words);
-}
 
 // All trials after the first for kLanes elements, whichever is accepted.
 template <bool kSeries>
@@ -398,16 +223,10 @@ void draw_chosen(Draws& draws, const Chosen& chosen) {
   });
 }
 
-template <bool kSeries>
-void draw_tile(Draws& draws) {
-  const KdeEmArgs& args = draws.args;
-  const KdeEmPlan& plan = draws.plan;
-  const Tile& tile = draws.tile;
-  const bool enveloped = plan.envelope.usable != 0;
-  const int skipped = static_cast<int>(draws.element(0) % kTile);
-  uint32_t words[4][2 * kTile];  // twice: a vector may begin after `skipped` and end behind the group
-  if (enveloped) {
-    const uint64_t group = draws.element(0) / kTile * (kTile / kSpreadGroup);
+// The words of the first trial: those of a tile, and zeros for the lanes of a last vector that lie behind it.
+struct FirstWords {
+  FirstWords(const KdeEmArgs& args, uint64_t element) : skipped(static_cast<int>(element % kTile)) {
+    const uint64_t group = element / kTile * (kTile / kSpreadGroup);
     for (uint32_t i = 0; i < 2 * (kTile / kSpreadGroup); ++i) {
       const uint32_t draw = i % 2, first = i / 2 * kSpreadGroup;
       spread_group(args.key, group + i / 2, args.attempt, kPurposeKdeEmTrial | (draw << 8), words[2 * draw] + first,
@@ -415,39 +234,75 @@ void draw_tile(Draws& draws) {
     }
     for (auto& row : words) __builtin_memset(row + kTile, 0, kTile * sizeof(uint32_t));
   }
-  Chosen again, rest;
-  for (int vector = 0; vector < tile.vectors; ++vector) {
-    const int at = vector * kLanes;
-    const Columns columns = tile.columns(vector);
-    uint64_t elements[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) elements[lane] = draws.element(at + lane);
-    IntLanes index = IntLanes{}, accepted = IntLanes{};
-    Envelope envelope{};
-    if (enveloped) {
-      float* nodes = draws.room.nodes + at;
-      envelope = make_envelope(args, plan, columns, draws.room, nodes, kTile);
-      keep(draws, at, envelope);
-      TrialBits bits;
-      BitLanes* parts[4] = {&bits.node_low, &bits.node_high, &bits.point_low, &bits.point_high};
-      for (int i = 0; i < 4; ++i) __builtin_memcpy(parts[i], words[i] + skipped + at, sizeof(BitLanes));
+  TrialBits at(int place) const {
+    TrialBits bits;
+    BitLanes* parts[4] = {&bits.node_low, &bits.node_high, &bits.point_low, &bits.point_high};
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(parts[i], words[i] + skipped + place, sizeof(BitLanes));
+    return bits;
+  }
+
+  int skipped;  // elements of the tile's groups before the call's first
+  uint32_t words[4][2 * kTile];
+};
+
+// The first trial, or all that fixed work asks for, of a vector of neighbours; the envelope is kept for later trials.
+template <bool kSeries>
+IntLanes draw_vector(Draws& draws, int vector, const FirstWords* first, IntLanes& accepted) {
+  const KdeEmArgs& args = draws.args;
+  const KdeEmPlan& plan = draws.plan;
+  const int at = vector * kLanes;
+  const Columns columns = draws.tile.columns(vector);
+  uint64_t elements[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) elements[lane] = draws.element(at + lane);
+  IntLanes index = IntLanes{};
+  accepted = IntLanes{};
+  if (first != nullptr) {
+    float* nodes = draws.room.nodes + at;
+    const Envelope envelope = make_envelope(args, plan, columns, draws.room.shares, nodes, kTile);
+    keep(draws, at, envelope);
+    if (envelope.nodes > 0) {
+      const TrialBits bits = first->at(at);
       const Hit hit = scan_nodes(nodes, kTile, envelope.nodes, node_target(plan, envelope, bits));
       index = try_once<kSeries>(args, plan, columns, envelope, hit, bits, accepted);
       if (args.fixed_work) {
         try_all<kSeries>(args, plan, columns, envelope, nodes, kTile, elements, index, accepted);
       }
     }
-    if (args.fixed_work) {
-      const FloatLanes best = score_all<kSeries>(args, plan, columns, draws.room.scores);
-      const IntLanes last = draw_from_scores(args, plan, draws.room.scores, best, elements);
-      index = accepted ? index : last;
-    }
+  }
+  if (args.fixed_work) {
+    const FloatLanes best = score_all<kSeries>(args, plan, columns, draws.room.scores);
+    const IntLanes last = draw_from_scores(args, plan, draws.room.scores, best, elements);
+    index = accepted ? index : last;
+  }
+  return index;
+}
+
+template <bool kSeries>
+void draw_neighbours(Draws& draws, const FirstWords* first, Chosen& again, Chosen& rest) {
+  for (int vector = 0; vector < draws.tile.vectors; ++vector) {
+    const int at = vector * kLanes;
+    IntLanes accepted;
+    const IntLanes index = draw_vector<kSeries>(draws, vector, first, accepted);
     __builtin_memcpy(draws.index + at, &index, sizeof index);
-    if (args.fixed_work) continue;
-    for (int lane = 0; lane < kLanes && at + lane < tile.count; ++lane) {
+    if (draws.args.fixed_work) continue;
+    for (int lane = 0; lane < kLanes && at + lane < draws.tile.count; ++lane) {
       if (accepted[lane] != 0) continue;
-      Chosen& list = enveloped && envelope.shape.shift[lane] >= 0 ? again : rest;
+      Chosen& list = first != nullptr && draws.shift[at + lane] >= 0 ? again : rest;
       list.at[list.count++] = at + lane;
     }
+  }
+}
+
+template <bool kSeries>
+void draw_tile(Draws& draws) {
+  const KdeEmArgs& args = draws.args;
+  const Tile& tile = draws.tile;
+  Chosen again, rest;
+  if (draws.plan.envelope.usable) {
+    const FirstWords first(args, draws.element(0));
+    draw_neighbours<kSeries>(draws, &first, again, rest);
+  } else {
+    draw_neighbours<kSeries>(draws, nullptr, again, rest);
   }
   for (int trial = 1; trial < kTrials && again.count > 0; ++trial) try_chosen<kSeries>(draws, again, trial);
   for (int i = 0; i < again.count; ++i) rest.at[rest.count++] = again.at[i];

@@ -10,8 +10,7 @@ namespace privkernels {
 static inline Status check_kde_em(const KdeEmArgs& args) {
   const auto invalid = [](const char* message) { return Status{StatusCode::kInvalidArgument, -1, -1, message}; };
   if (args.num_members < 2) return invalid("kde_em needs at least 2 members");
-  if (static_cast<int>(args.dtype) < 0 || static_cast<int>(args.dtype) > 2)
-    return invalid("kde_em knows no such dtype");
+  if (args.format == FloatFormat::kFloat64) return invalid("kde_em takes float32, float16 and bfloat16 members");
   if (args.num_elements < 0) return invalid("kde_em needs a size of 0 or more");
   if (args.grid_points < 2 || args.grid_points > 65536) return invalid("kde_em needs 2 to 65536 grid points");
   if (!(args.window_ratio >= kSmallestWindow && args.window_ratio <= kLargestWindow)) {

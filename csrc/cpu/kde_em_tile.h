@@ -77,10 +77,10 @@ PK_HD bool all_finite(const float* row, int padded) {
 PK_HD void read_member(const KdeEmArgs& args, int64_t member, int64_t first, int count, int padded, float* out) {
   const void* row = args.members[member];
   const int64_t stride = args.member_strides[member];
-  switch (args.dtype) {
-    case MemberType::kFloat32: return read_row<SingleBits>(row, stride, first, count, padded, out);
-    case MemberType::kFloat16: return read_row<HalfBits>(row, stride, first, count, padded, out);
-    case MemberType::kBfloat16: return read_row<BrainBits>(row, stride, first, count, padded, out);
+  switch (args.format) {
+    case FloatFormat::kFloat16: return read_row<HalfBits>(row, stride, first, count, padded, out);
+    case FloatFormat::kBFloat16: return read_row<BrainBits>(row, stride, first, count, padded, out);
+    default: return read_row<SingleBits>(row, stride, first, count, padded, out);
   }
 }
 

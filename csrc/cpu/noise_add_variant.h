@@ -27,6 +27,7 @@ static inline Status check_noise_add(const NoiseAddArgs& args) {
     return invalid("noise_add needs first_element + size below 2**64");
   }
   if (args.exponent < -100 || args.exponent > 100) return invalid("noise_add needs a granularity in [2**-100, 2**100]");
+  if (args.format == FloatFormat::kFloat64) return invalid("noise_add takes float32, float16 and bfloat16");
   if ((args.input == nullptr) != (args.output == nullptr)) return invalid("noise_add needs an output for its input");
   return check_noise_tables(args.tables, args.num_tables);
 }

@@ -437,9 +437,9 @@ auto with_beta(const NoisyActivationsArgs& args, const Do& run) {
 template <class Do>
 auto with_format(const NoisyActivationsArgs& args, const Do& run) {
   switch (args.format) {
-    case ActivationFormat::kFloat16: return with_beta<Float16Activation>(args, run);
-    case ActivationFormat::kBFloat16: return with_beta<BFloat16Activation>(args, run);
-    case ActivationFormat::kFloat64: return with_beta<Float64Activation>(args, run);
+    case FloatFormat::kFloat16: return with_beta<Float16Activation>(args, run);
+    case FloatFormat::kBFloat16: return with_beta<BFloat16Activation>(args, run);
+    case FloatFormat::kFloat64: return with_beta<Float64Activation>(args, run);
     default: return with_beta<Float32Activation>(args, run);
   }
 }

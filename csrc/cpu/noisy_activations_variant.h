@@ -37,7 +37,7 @@ PK_HD double example_sum(const double* of_tiles, int64_t tiles) {
   return sum;
 }
 
-PK_HD bool is_double(const NoisyActivationsArgs& args) { return args.format == ActivationFormat::kFloat64; }
+PK_HD bool is_double(const NoisyActivationsArgs& args) { return args.format == FloatFormat::kFloat64; }
 
 PK_HD void set_scale(const NoisyActivationsArgs& args, const double* squares, ActivationTile& tile) {
   const int64_t tiles = activation_tiles(args);

@@ -346,9 +346,9 @@ int64_t random(const PruneRandomArgs& args, int64_t begin, int64_t end) {
 
 int64_t random_any(const PruneRandomArgs& args, int64_t begin, int64_t end) {
   switch (args.format) {
-    case PruneFormat::kFloat16: return random<PruneFloat16>(args, begin, end);
-    case PruneFormat::kBFloat16: return random<PruneBFloat16>(args, begin, end);
-    case PruneFormat::kFloat64: return random<PruneFloat64>(args, begin, end);
+    case FloatFormat::kFloat16: return random<PruneFloat16>(args, begin, end);
+    case FloatFormat::kBFloat16: return random<PruneBFloat16>(args, begin, end);
+    case FloatFormat::kFloat64: return random<PruneFloat64>(args, begin, end);
     default: return random<PruneFloat32>(args, begin, end);
   }
 }

@@ -53,11 +53,11 @@ namespace avx512 {
 extern const PruneVariant prune_variant;
 }
 
-static inline int64_t prune_element_bytes(PruneFormat format) {
-  return format == PruneFormat::kFloat64 ? 8 : format == PruneFormat::kFloat32 ? 4 : 2;
+static inline int64_t prune_element_bytes(FloatFormat format) {
+  return format == FloatFormat::kFloat64 ? 8 : format == FloatFormat::kFloat32 ? 4 : 2;
 }
 
-static inline uint64_t prune_key_limit(PruneFormat format, bool magnitude) {
+static inline uint64_t prune_key_limit(FloatFormat format, bool magnitude) {
   const uint64_t infinity = infinity_of(format);
   switch (prune_element_bytes(format)) {
     case 8: return key_limit<uint64_t>(magnitude, infinity);
@@ -70,7 +70,7 @@ static inline Status prune_invalid(const char* message) {
   return Status{StatusCode::kInvalidArgument, -1, -1, message};
 }
 
-static inline bool prune_format_known(PruneFormat format) {
+static inline bool prune_format_known(FloatFormat format) {
   return static_cast<int32_t>(format) >= 0 && static_cast<int32_t>(format) <= 3;
 }
 

@@ -205,9 +205,9 @@ Status noisy_activations_cuda(const NoisyActivationsArgs& args, double* workspac
     const Workspace work = workspace_of(args, workspace);
     const cudaStream_t on = static_cast<cudaStream_t>(stream);
     switch (args.format) {
-      case ActivationFormat::kFloat16: return launch_beta<Float16Activation>(args, work, processors, failure, on);
-      case ActivationFormat::kBFloat16: return launch_beta<BFloat16Activation>(args, work, processors, failure, on);
-      case ActivationFormat::kFloat64: return launch_beta<Float64Activation>(args, work, processors, failure, on);
+      case FloatFormat::kFloat16: return launch_beta<Float16Activation>(args, work, processors, failure, on);
+      case FloatFormat::kBFloat16: return launch_beta<BFloat16Activation>(args, work, processors, failure, on);
+      case FloatFormat::kFloat64: return launch_beta<Float64Activation>(args, work, processors, failure, on);
       default: return launch_beta<Float32Activation>(args, work, processors, failure, on);
     }
   });

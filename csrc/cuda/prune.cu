@@ -374,9 +374,9 @@ Status prune_random_cuda(const PruneRandomArgs& args, int64_t* failure, int devi
     const cudaStream_t on = static_cast<cudaStream_t>(stream);
     unsigned long long* failed = reinterpret_cast<unsigned long long*>(failure);
     switch (args.format) {
-      case PruneFormat::kFloat16: return launch_random<PruneFloat16>(args, processors, failed, on);
-      case PruneFormat::kBFloat16: return launch_random<PruneBFloat16>(args, processors, failed, on);
-      case PruneFormat::kFloat64: return launch_random<PruneFloat64>(args, processors, failed, on);
+      case FloatFormat::kFloat16: return launch_random<PruneFloat16>(args, processors, failed, on);
+      case FloatFormat::kBFloat16: return launch_random<PruneBFloat16>(args, processors, failed, on);
+      case FloatFormat::kFloat64: return launch_random<PruneFloat64>(args, processors, failed, on);
       default: return launch_random<PruneFloat32>(args, processors, failed, on);
     }
   });

@@ -50,7 +50,9 @@ struct Problem {
     }
     for (int64_t j = 0; j < shape.num_elements; ++j) {
       lo.push_back(-shape.scale * (1.0f + static_cast<float>(j % 3)));
-      hi.push_back(shape.scale * (1.0f + static_cast<float>(j % 5)));
+      // Some grids are so wide that the envelope cannot serve their element, beside others that it serves.
+      const float wide = j % 7 == 3 && shape.scale < 1.0f ? 1e5f : 1.0f;
+      hi.push_back(shape.scale * wide * (1.0f + static_cast<float>(j % 5)));
     }
     bandwidth = smaller(larger(shape.scale * 0.2f, kSmallestBandwidth), kLargestBandwidth);
     args.members = members.data(), args.member_strides = strides.data();
@@ -155,7 +157,9 @@ void check_bits(const Shape& shape) {
     if (!isa_supported(static_cast<Isa>(i))) continue;
     Output got(shape);
     got.attach(problem.args);
-    std::vector<float> scratch(static_cast<size_t>(kde_em_scratch(problem.args)));
+    // Nothing may be read of it that was not written before.
+    std::vector<float> scratch(static_cast<size_t>(kde_em_scratch(problem.args)),
+                               std::numeric_limits<float>::quiet_NaN());
     KdeEmFailure failure;
     range_of(static_cast<Isa>(i))(problem.args, plan, 0, shape.num_elements, scratch.data(), failure);
     expect(failure.element < 0, "no failure is reported", where);

@@ -35,7 +35,7 @@ struct Problem {
   typedef typename Activation::Real F;
   typedef typename Activation::Bits Bits;
 
-  Problem(const Sizes& sizes, ActivationFormat format, double beta, bool channels_last) {
+  Problem(const Sizes& sizes, FloatFormat format, double beta, bool channels_last) {
     args.batch = sizes.batch, args.channels = sizes.channels, args.positions = sizes.positions;
     args.window = sizes.window, args.format = format, args.channels_last = channels_last;
     args.alpha = 1.0, args.beta = beta, args.gamma = 2.0, args.clip = 1.0, args.noise_std = 0.5;
@@ -156,7 +156,7 @@ void check(Problem<Activation>& problem, const char* where) {
 }
 
 template <class Activation, Beta beta>
-void check_all(ActivationFormat format, double exponent) {
+void check_all(FloatFormat format, double exponent) {
   for (const Sizes& sizes : {Sizes{1, 1, 1, 5}, Sizes{3, 7, 1, 0}, Sizes{2, 5, 17, 5}, Sizes{1, 12, 130, 19},
                              Sizes{1, 3, 1025, 2}, Sizes{2, 4, 257, 1}}) {
     for (const bool channels_last : {false, true}) {
@@ -176,7 +176,7 @@ void check_all(ActivationFormat format, double exponent) {
 }
 
 template <class Activation>
-void check_format(ActivationFormat format) {
+void check_format(FloatFormat format) {
   check_all<Activation, Beta::kHalf>(format, 0.5);
   check_all<Activation, Beta::kThreeQuarters>(format, 0.75);
   check_all<Activation, Beta::kOne>(format, 1.0);
@@ -185,7 +185,7 @@ void check_format(ActivationFormat format) {
 
 void check_failures() {
   for (const int threads : {1, 2, 3}) {
-    Problem<Float32Activation> problem({2, 3, 3000, 5}, ActivationFormat::kFloat32, 0.5, false);
+    Problem<Float32Activation> problem({2, 3, 3000, 5}, FloatFormat::kFloat32, 0.5, false);
     std::vector<uint32_t> out(problem.input.size());
     problem.args.output = out.data();
     problem.input[3001] = to_bits(std::numeric_limits<float>::quiet_NaN());
@@ -216,10 +216,10 @@ void check_power() {
 
 int main() {
   using namespace privkernels;
-  check_format<Float32Activation>(ActivationFormat::kFloat32);
-  check_format<Float16Activation>(ActivationFormat::kFloat16);
-  check_format<BFloat16Activation>(ActivationFormat::kBFloat16);
-  check_format<Float64Activation>(ActivationFormat::kFloat64);
+  check_format<Float32Activation>(FloatFormat::kFloat32);
+  check_format<Float16Activation>(FloatFormat::kFloat16);
+  check_format<BFloat16Activation>(FloatFormat::kBFloat16);
+  check_format<Float64Activation>(FloatFormat::kFloat64);
   check_power();
   check_failures();
   return verdict();

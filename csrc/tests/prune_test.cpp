@@ -42,7 +42,7 @@ const PruneVariant* variant_of(Isa isa) {
 }
 
 template <class Bits, bool magnitude>
-void check_mask(PruneFormat format, int64_t size, int64_t stride, int64_t keep, Kind kind) {
+void check_mask(FloatFormat format, int64_t size, int64_t stride, int64_t keep, Kind kind) {
   char where[128];
   std::snprintf(where, sizeof where, "format=%d magnitude=%d size=%lld stride=%lld keep=%lld kind=%d",
                 static_cast<int>(format), magnitude, static_cast<long long>(size), static_cast<long long>(stride),
@@ -98,7 +98,7 @@ void check_mask(PruneFormat format, int64_t size, int64_t stride, int64_t keep, 
 }
 
 template <class Bits>
-void check_variants(PruneFormat format) {
+void check_variants(FloatFormat format) {
   for (const int64_t size : {1, 7, 255, 257, 5000}) {
     std::vector<Bits> entries = entries_of<Bits>(size, Kind::kTies, infinity_of(format));
     std::vector<std::vector<uint8_t>> results;
@@ -144,14 +144,14 @@ void check_nan() {
   entries[40001] = entries[99999] = __builtin_nanf("");
   std::vector<float> copy(entries);
   PruneSegment segments[2] = {{entries.data(), 1, 10, entries.data()}, {entries.data() + 10, 1, 99990, &entries[10]}};
-  const PruneMaskArgs args{segments, 2, PruneFormat::kFloat32, true, 5, PruneOutput::kInPlace, nullptr};
+  const PruneMaskArgs args{segments, 2, FloatFormat::kFloat32, true, 5, PruneOutput::kInPlace, nullptr};
   const Status status = prune_mask_cpu(args, 2);
   expect(status.code == StatusCode::kNonFinite && status.member == 1 && status.element == 39991, "NaN named", "NaN");
   expect(std::memcmp(copy.data(), entries.data(), 400000) == 0, "nothing changed", "NaN");
 }
 
 template <class Bits>
-void check_format(PruneFormat format) {
+void check_format(FloatFormat format) {
   for (const Kind kind : {Kind::kAny, Kind::kTies, Kind::kEqual, Kind::kSorted, Kind::kPruned}) {
     for (const int64_t size : {1, 9, 300, 40000, 200001}) {
       for (const int64_t keep : {int64_t{0}, size / 10, size / 2, size}) {
@@ -168,10 +168,10 @@ void check_format(PruneFormat format) {
 
 int main() {
   using namespace privkernels;
-  check_format<uint32_t>(PruneFormat::kFloat32);
-  check_format<uint16_t>(PruneFormat::kFloat16);
-  check_format<uint16_t>(PruneFormat::kBFloat16);
-  check_format<uint64_t>(PruneFormat::kFloat64);
+  check_format<uint32_t>(FloatFormat::kFloat32);
+  check_format<uint16_t>(FloatFormat::kFloat16);
+  check_format<uint16_t>(FloatFormat::kBFloat16);
+  check_format<uint64_t>(FloatFormat::kFloat64);
   check_nan();
   return verdict();
 }

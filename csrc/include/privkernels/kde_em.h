@@ -53,15 +53,14 @@
 
 #include <cstdint>
 
+#include "privkernels/format.h"
 #include "privkernels/status.h"
 
 namespace privkernels {
 
-enum class MemberType : int { kFloat32 = 0, kFloat16 = 1, kBfloat16 = 2 };
-
 struct KdeEmArgs {
   const void* const* members;     // [M] pointers, each to [N] with its own stride; need not be aligned
-  MemberType dtype;               // of every member
+  FloatFormat format;             // of every member; not kFloat64
   const int64_t* member_strides;  // [M] in elements
   int64_t num_members;            // M
   int64_t num_elements;           // N

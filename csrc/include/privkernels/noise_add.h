@@ -27,11 +27,11 @@
 
 #include <cstdint>
 
+#include "privkernels/format.h"
 #include "privkernels/status.h"
 
 namespace privkernels {
 
-enum class FloatFormat : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 enum class NoiseDistribution : int32_t { kLaplace = 0, kGaussian = 1 };
 
 // 2^index_bits entries of threshold << (index_bits + sign_bits) | alias, sign_bits = 1 for the Gaussian and else 0.

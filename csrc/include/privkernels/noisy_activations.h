@@ -53,12 +53,12 @@
 
 #include <cstdint>
 
+#include "privkernels/format.h"
 #include "privkernels/noise_add.h"
 #include "privkernels/status.h"
 
 namespace privkernels {
 
-enum class ActivationFormat : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kFloat64 = 3 };
 enum class ActivationClip : int32_t { kNone = 0, kClamp = 1, kNorm = 2 };
 enum class ActivationNoise : int32_t { kNone = 0, kFloat = 1, kGrid = 2 };
 
@@ -66,7 +66,7 @@ struct NoisyActivationsArgs {
   const void* input;  // [batch, channels, positions] of `format`
   const void* grad;   // gradient of the output, float32 (float64 for kFloat64); null for the forward direction
   void* output;       // as input; for the gradient as grad
-  ActivationFormat format;
+  FloatFormat format;
   int64_t batch, channels, positions;
   bool channels_last;  // of all three tensors
   ActivationClip clip_kind;

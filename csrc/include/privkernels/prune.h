@@ -36,11 +36,11 @@
 
 #include <cstdint>
 
+#include "privkernels/format.h"
 #include "privkernels/status.h"
 
 namespace privkernels {
 
-enum class PruneFormat : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kFloat64 = 3 };
 enum class PruneOutput : int32_t { kBools = 0, kBits = 1, kValues = 2, kInPlace = 3 };
 
 struct PruneSegment {
@@ -53,7 +53,7 @@ struct PruneSegment {
 struct PruneMaskArgs {
   const PruneSegment* segments;  // [num_segments], in host memory also for CUDA
   int64_t num_segments;
-  PruneFormat format;
+  FloatFormat format;
   bool magnitude;  // else signed values
   int64_t keep;
   PruneOutput output;  // kInPlace needs strides of 1 and segments that do not overlap
@@ -64,7 +64,7 @@ struct PrunePatternArgs {
   const void* scores;  // [outer, length, inner]
   int64_t outer, length, inner;
   int64_t n, m;
-  PruneFormat format;
+  FloatFormat format;
   uint8_t* mask;  // bools of the same shape
 };
 
@@ -72,7 +72,7 @@ struct PruneRandomArgs {
   const void* importance;  // [size]
   int64_t stride;          // in elements
   int64_t size;
-  PruneFormat format;
+  FloatFormat format;
   double low, high;  // finite, and so is high - low
   uint32_t key[8];   // derived from the label
   uint64_t first_element;

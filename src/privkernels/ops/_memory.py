@@ -9,6 +9,9 @@ import torch
 
 from privkernels.errors import InvalidArgumentError
 
+# The dtypes that kernels take, numbered as FloatFormat in csrc/include/privkernels/format.h.
+FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+
 
 def tensors_of(value: Any, what: str) -> list[Any]:
     """A list of what may be one tensor or several; the entries are not checked."""

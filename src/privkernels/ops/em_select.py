@@ -19,7 +19,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import key_bytes, library
 from privkernels.randomness import Key
 
 Mechanism = Literal["exponential", "permute-and-flip"]
@@ -252,12 +252,6 @@ def _not_finite(segment: int, candidate: int) -> NonFiniteValueError:
     )
 
 
-def _key_bytes(key: torch.Tensor) -> bytes:
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
-    return key.cpu().numpy().tobytes()
-
-
 def _run_cpu(arguments: tuple[object, ...]) -> None:
     status = _native.cpu().em_select(*arguments, torch.get_num_threads())
     code, segment, candidate, _ = status
@@ -302,7 +296,7 @@ def _em_select(
     arguments = (
         scores.data_ptr(), scores.dtype == torch.float64, segments, 0 if offsets is None else offsets.data_ptr(),
         scores.shape[1] if rows else 0, scores.stride(0) if rows else 0, scores.stride(-1), multiplier, k,
-        permute_and_flip, _key_bytes(key), first_segment, index.data_ptr(),
+        permute_and_flip, key_bytes(key), first_segment, index.data_ptr(),
     )  # fmt: skip
     if scores.device.type == "cuda":
         _run_cuda(arguments, scores, offsets, k)

@@ -14,13 +14,14 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import key_bytes, library
+from privkernels.ops._memory import FORMATS
 from privkernels.randomness import Key
 
 _UNIT = 2.0**-24  # the rounding unit of float32
 _TRIALS, _MOST_NODES = 9, 264  # kTrials and kMaxNodes of csrc/core/kde_envelope.h
 _ROOT_HALF = math.sqrt(0.5)
-_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # MemberType in kde_em.h
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 library.define(
     "kde_em(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, Tensor key, float window_ratio, "
@@ -234,7 +235,7 @@ def _per_element(value: object, members: list[torch.Tensor], name: str) -> torch
 class _Inputs:
     """Validated arguments in the form that the compiled modules take."""
 
-    dtype: int
+    format: int
     size: int
     device: torch.device
     pointers: list[int]
@@ -270,13 +271,7 @@ def _inputs(members: list[torch.Tensor], lo: torch.Tensor, hi: torch.Tensor, ban
     for value in (lo, hi, bandwidth):
         scalars += [value.data_ptr(), 0 if value.numel() == 1 else value.stride(0)]
     pointers, strides = [row.data_ptr() for row in members], [row.stride(0) for row in members]
-    return _Inputs(_DTYPES[members[0].dtype], size, members[0].device, pointers, strides, scalars)
-
-
-def _key_bytes(key: torch.Tensor) -> bytes:
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
-    return key.cpu().numpy().tobytes()
+    return _Inputs(FORMATS[members[0].dtype], size, members[0].device, pointers, strides, scalars)
 
 
 def _check_numbers(grid_points: int, first_element: int = 0, attempt: int = 0) -> None:
@@ -338,10 +333,10 @@ def _kde_em(
         window_ratio,
         grid_points,
         multiplier,
-        _key_bytes(key),
+        key_bytes(key),
         first_element,
         attempt,
-        inputs.dtype,
+        inputs.format,
         fixed_work,
     )
     run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
@@ -357,7 +352,7 @@ def _kde_scores(
     _check_numbers(grid_points)
     scores = torch.empty((inputs.size, grid_points), dtype=torch.float32, device=inputs.device)
     run = _run_cuda if inputs.device.type == "cuda" else _run_cpu
-    run(inputs, (window_ratio, grid_points, 0.0, bytes(32), 0, 0, inputs.dtype, False), (0, 0, scores.data_ptr()))
+    run(inputs, (window_ratio, grid_points, 0.0, bytes(32), 0, 0, inputs.format, False), (0, 0, scores.data_ptr()))
     return scores
 
 

@@ -19,12 +19,13 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import key_bytes, library
+from privkernels.ops._memory import FORMATS
 from privkernels.ops.noise_law import Distribution, NoiseLaw, noise_law
 from privkernels.randomness import Key
 
-# csrc/include/privkernels/noise_add.h: FloatFormat; then precision in bits and the smallest normal exponent.
-_FORMATS = {torch.float32: (0, 24, -126), torch.float16: (1, 11, -14), torch.bfloat16: (2, 8, -126)}
+# Precision in bits and the smallest normal exponent of the dtypes that are taken.
+_FORMATS = {torch.float32: (24, -126), torch.float16: (11, -14), torch.bfloat16: (8, -126)}
 _LARGEST_STEPS = 2**50
 _LARGEST_EXPONENT = 100
 
@@ -135,7 +136,7 @@ def noise_add_reference(x: torch.Tensor, noise: torch.Tensor, granularity: float
 
 def _nearest(value: Fraction, dtype: torch.dtype) -> float:
     """The nearest number of dtype, half to even, kept in its finite range; exact."""
-    _, precision, smallest = _FORMATS[dtype]
+    precision, smallest = _FORMATS[dtype]
     largest = Fraction(torch.finfo(dtype).max)
     value = max(-largest, min(largest, value))
     if value == 0:
@@ -202,11 +203,9 @@ def _run(
 ) -> None:  # fmt: skip
     """Run the kernel. form: format, size, exponent; memory: addresses of input, output and steps, 0 for none."""
     _check_first(first_element)
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
+    secret = key_bytes(key)
     entries = _entries(law.distribution, law.steps, device)
     tables = entries.data_ptr(), [t.index_bits for t in law.tables], [t.multiplier for t in law.tables]
-    secret = key.cpu().numpy().tobytes()
     arguments = (*form, law.distribution == "gaussian", *tables, secret, first_element, *memory)
     if device.type == "cuda":
         failure = torch.full((1,), -1, dtype=torch.int64, device=device)
@@ -234,7 +233,7 @@ def _noise_add(
     result = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     # A tensor that is not contiguous is copied into the result and replaced there: the kernel may work in place.
     source = x if x.is_contiguous() and not x.is_neg() else result.copy_(x)
-    form = _FORMATS[x.dtype][0], x.numel(), exponent
+    form = FORMATS[x.dtype], x.numel(), exponent
     _run(law, x.device, form, key, first_element, (source.data_ptr(), result.data_ptr(), 0))
     return result
 

@@ -14,7 +14,8 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import check_key, key_bytes, library
+from privkernels.ops._memory import FORMATS
 from privkernels.ops.noise_add import _entries, _exponent
 from privkernels.ops.noise_law import noise_law
 from privkernels.randomness import Key
@@ -22,7 +23,6 @@ from privkernels.randomness import Key
 ClipKind = Literal["clamp", "norm"]
 
 # csrc/include/privkernels/noisy_activations.h: ActivationFormat
-_FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 _NONE, _FLOAT, _GRID = 0, 1, 2  # ActivationNoise
 _SMALL, _LARGE = 2.0**-40, 2.0**40
 _FINENESS = 2.0**-13  # of the default grid: noise of two tables, and a rounding that adds little to the sensitivity
@@ -189,7 +189,7 @@ def _check(
 ) -> None:  # fmt: skip
     if not isinstance(x, torch.Tensor):
         raise InvalidArgumentError(f"x must be a tensor, not {type(x).__name__}")
-    if x.dtype not in _FORMATS or x.layout != torch.strided:
+    if x.dtype not in FORMATS or x.layout != torch.strided:
         raise InvalidArgumentError(
             f"x must be a dense float32, float16, bfloat16 or float64 tensor, got {x.dtype} ({x.layout})"
         )
@@ -214,8 +214,7 @@ def _check_draw(noise_std: float, exponent: int | None, key: torch.Tensor, first
         raise InvalidArgumentError(f"noise_std must be 0 to 2**40, got {noise_std!r}")
     if exponent is not None and abs(exponent) > 100:
         raise InvalidArgumentError(f"granularity must be 2**-100 to 2**100, got 2**{exponent}: give another one")
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
+    check_key(key)
     if not 0 <= first_element < 2**63:
         raise InvalidArgumentError(f"first_element must be in [0, 2**63), got {first_element}")
     if not 0 <= attempt < 2**28:
@@ -250,7 +249,7 @@ def _run(
     clip_kind = 0 if clip is None else 2 if norm else 1
     sizes = [x.shape[0], x.shape[1], math.prod(x.shape[2:])]
     arguments = (
-        memory, _FORMATS[x.dtype], sizes, channels_last, clip_kind, clip or 0.0, signed, window or 0,
+        memory, FORMATS[x.dtype], sizes, channels_last, clip_kind, clip or 0.0, signed, window or 0,
         [alpha, beta, gamma], *noise,
     )  # fmt: skip
     if x.device.type != "cuda":
@@ -285,7 +284,7 @@ def _noisy_activations(
     source = _laid_out(x, channels_last)
     noise: tuple[Any, ...] = _NO_NOISE
     if noise_std > 0:
-        secret = key.cpu().numpy().tobytes(), first_element, attempt
+        secret = key_bytes(key), first_element, attempt
         if exponent is None:
             noise = [_FLOAT, 0], noise_std, 0, [], [], *secret
         else:

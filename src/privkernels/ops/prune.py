@@ -17,14 +17,13 @@ import torch
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.ops._library import library
-from privkernels.ops._memory import cuda_place, flat_view, mark_changed, refuse_overlaps, stride_of, tensors_of
+from privkernels.ops._memory import FORMATS, cuda_place, flat_view, mark_changed, refuse_overlaps, stride_of, tensors_of
 from privkernels.ops.mask_bits import check_bits
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
 RankBy = Literal["magnitude", "value"]
 
 # csrc/include/privkernels/prune.h: PruneFormat and PruneOutput.
-FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 _BOOLS, _BITS, _VALUES, _IN_PLACE = 0, 1, 2, 3
 _NON_FINITE = 2  # csrc/include/privkernels/status.h
 _LARGEST_PATTERN = 64

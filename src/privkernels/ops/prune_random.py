@@ -16,10 +16,10 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
-from privkernels.ops._memory import cuda_place, flat_view, stride_of, tensors_of
+from privkernels.ops._library import check_key, key_bytes, library
+from privkernels.ops._memory import FORMATS, cuda_place, flat_view, stride_of, tensors_of
 from privkernels.ops.mask_bits import pack_mask
-from privkernels.ops.prune import FORMATS, Tensors
+from privkernels.ops.prune import Tensors
 from privkernels.randomness import Key
 
 _STEP = 2.0**52
@@ -162,14 +162,13 @@ def _prune_random_mask(
 ) -> torch.Tensor:
     _check(importance)
     _check_bounds(low, high)
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
+    check_key(key)
     if not 0 <= first_element < 2**63 - importance.numel():
         raise InvalidArgumentError(f"first_element must be in [0, 2**63 - size), got {first_element}")
     flat = flat_view(importance)
     mask = torch.empty(importance.shape, dtype=torch.bool, device=importance.device)
     arguments = (
-        flat.data_ptr(), stride_of(flat), flat.numel(), FORMATS[flat.dtype], low, high, key.cpu().numpy().tobytes(),
+        flat.data_ptr(), stride_of(flat), flat.numel(), FORMATS[flat.dtype], low, high, key_bytes(key),
         first_element, mask.data_ptr(),
     )  # fmt: skip
     if flat.device.type == "cuda":

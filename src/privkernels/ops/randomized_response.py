@@ -16,7 +16,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
-from privkernels.ops._library import library
+from privkernels.ops._library import key_bytes, library
 from privkernels.randomness import Key
 
 _WORD = 2**64
@@ -167,12 +167,6 @@ def _check(values: torch.Tensor) -> None:
         raise InvalidArgumentError(f"values must be int64, got {values.dtype}")
 
 
-def _key_bytes(key: torch.Tensor) -> bytes:
-    if key.dtype != torch.uint8 or key.shape != (32,):
-        raise InvalidArgumentError(f"a key is uint8 [32], got {key.dtype} {list(key.shape)}")
-    return key.cpu().numpy().tobytes()
-
-
 def _out_of_range(element: int, value: int, categories: int) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"randomized_response: element {element} is {value}, but values must be in [0, {categories})"
@@ -211,7 +205,7 @@ def _randomized_response(
     out = torch.empty(values.shape, dtype=torch.int64, device=values.device)
     stride = flat.stride(0) if len(flat) else 1
     arguments = (
-        flat.data_ptr(), stride, len(flat), categories, law.threshold, _key_bytes(key), first_element, out.data_ptr()
+        flat.data_ptr(), stride, len(flat), categories, law.threshold, key_bytes(key), first_element, out.data_ptr()
     )  # fmt: skip
     failed = _run_cuda(arguments, values.device) if values.device.type == "cuda" else _run_cpu(arguments)
     if failed >= 0:
