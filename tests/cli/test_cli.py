@@ -174,6 +174,15 @@ def test_a_damaged_member_is_trained_again(members, tmp_path):
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+def test_fixed_work(members, tmp_path):
+    publish = ("publish", members, "--epsilon", 1, "--mode", "paper", "--seed", 1)
+    for work in ("lazy", "fixed"):
+        assert run(*publish, "--work", work, "--out", tmp_path / work).returncode == 0
+    lazy, fixed = (load_file(tmp_path / work / "model.safetensors") for work in ("lazy", "fixed"))
+    assert all(torch.equal(lazy[name], fixed[name]) for name in lazy)
+    assert "work must be one of lazy, fixed" in fails(*publish, "--work", "x", "--out", tmp_path / "x")
+
+
 def test_the_quality_loop(members, tmp_path):
     loop = (
         "publish",

@@ -1,6 +1,7 @@
 """DP-PG on collections: what is drawn, from where, and what is said of it."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from privkernels.errors import (
     NonFiniteValueError,
     QualityNotReachedError,
 )
+from privkernels.ops import kde_em
 from privkernels.publishing import DpPgSettings, ParameterCollection, QualityCheck, dp_pg, kde_examples
 from privkernels.randomness import Key
 
@@ -83,6 +85,19 @@ def test_slices_do_not_change_the_draw(collection, monkeypatch):
     monkeypatch.setattr(ParameterCollection.slices, "__defaults__", (1,))
     sliced = dp_pg(collection, settings, key=SEED)
     assert all(torch.equal(whole.tensors[name], sliced.tensors[name]) for name in collection.names)
+
+
+def test_fixed_work_reaches_the_draws_and_gives_the_same_release(collection, monkeypatch):
+    asked = []
+
+    def watched(*rows, work, **rest):
+        asked.append(work)
+        return kde_em(*rows, work=work, **rest)
+
+    monkeypatch.setattr(sys.modules["privkernels.publishing.dp_pg"], "kde_em", watched)
+    lazy, fixed = (dp_pg(collection, DpPgSettings(1.0, mode="paper", work=w), key=SEED) for w in ("lazy", "fixed"))
+    assert set(asked) == {"lazy", "fixed"}
+    assert all(torch.equal(lazy.tensors[name], fixed.tensors[name]) for name in collection.names)
 
 
 def test_keys_decide_the_draw(collection):
@@ -185,6 +200,7 @@ def test_bad_epsilon(collection, epsilon, mode):
         {"mode": "x"},
         {"unit": "x"},
         {"center": "x"},
+        {"work": "x"},
         {"clip": 0},
         {"grid_points": 1},
         {"bandwidths_per_range": math.nan},

@@ -118,6 +118,9 @@ def publish(
     window_ratio: Annotated[float, typer.Option(help="Window of the score, in bandwidths.")] = 0.99,
     center: Annotated[str, typer.Option(help="Middle of the public grid: auto, initial or zero.")] = "auto",
     clip: Annotated[float, typer.Option(help="Half the public grid, in 1/sqrt(fan in).")] = 4.0,
+    work: Annotated[
+        str, typer.Option(help="lazy, or fixed: the time of the draws does not depend on the members (slow).")
+    ] = "lazy",
     model: Annotated[str | None, typer.Option(help=f"{_MODELS}, or package.module:factory.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Draw again until accuracy exceeds this.")] = None,
     max_tries: Annotated[int, typer.Option(help="Tries of that loop; all are charged.")] = 1,
@@ -147,7 +150,8 @@ def publish(
 
     settings = DpPgSettings(
         epsilon, mode=mode, delta=delta, unit=unit, grid_points=grid_points, window_ratio=window_ratio,
-        max_tries=max_tries, center=center, clip=clip, constant_tensors_are_public=integer_tensors_are_public,
+        max_tries=max_tries, center=center, clip=clip, work=work,
+        constant_tensors_are_public=integer_tensors_are_public,
     )  # fmt: skip
     quality = None
     if min_accuracy is not None:

@@ -192,10 +192,9 @@ def _keep(total: int, sparsity: float | None, keep: int | None) -> int:
         if isinstance(keep, bool) or not isinstance(keep, int) or not 0 <= keep <= total:
             raise InvalidArgumentError(f"keep must be an integer in [0, {total}], the number of entries; got {keep!r}")
         return keep
-    number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
-    if not number or not 0 <= sparsity <= 1:  # type: ignore[operator]
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity <= 1:
         raise InvalidArgumentError(f"sparsity must be in [0, 1], got {sparsity!r}")
-    return total - round(sparsity * total)  # type: ignore[operator]
+    return total - round(sparsity * total)
 
 
 def _not_a_number(what: str, tensor: int | None, element: int) -> NonFiniteValueError:
