@@ -23,6 +23,7 @@ from privkernels.errors import (
     ConfigurationChangedError,
     CorruptFileError,
     InvalidArgumentError,
+    MemberMismatchError,
     TooFewRecordsError,
 )
 from privkernels.privacy.guarantee import Assumption
@@ -192,7 +193,8 @@ def _check_fits(spec: str, collection: ParameterCollection, run: TrainingRun | N
 def training_run(members: PathLike) -> TrainingRun | None:
     """The training run behind a folder of members, or None for members trained elsewhere.
 
-    Raises :class:`ConfigurationChangedError` when the training is not finished.
+    Raises :class:`ConfigurationChangedError` when the training is not finished, and :class:`MemberMismatchError`
+    when the members have no common initialisation.
     """
     folder = Path(members)
     if not (folder / TRAINING_FILE).exists():
@@ -202,6 +204,11 @@ def training_run(members: PathLike) -> TrainingRun | None:
         raise ConfigurationChangedError(
             f"{folder}: {len(run.missing)} of {run.members} members are not trained yet: run the training command "
             "again to finish it"
+        )
+    if run.initialisation != "common":
+        raise MemberMismatchError(
+            f"the members in {folder} started from parameters of their own, and their units are not in one order: "
+            "train them from one common initialisation"
         )
     return run
 

@@ -14,7 +14,7 @@ from privkernels._files import read_safetensors, write_safetensors
 from privkernels.data import Records
 from privkernels.progress import Progress
 from privkernels.training.alone import fit_alone
-from privkernels.training.common import MakeModel
+from privkernels.training.common import MakeModel, new_model
 from privkernels.training.config import TrainingConfig
 from privkernels.training.folder import INITIAL, member_path, missing_members
 from privkernels.training.stacked import fit_stacked
@@ -34,6 +34,7 @@ class Work:
         subsets: the records of each member.
         config: how each member is trained.
         seeds: one per member, for batch order and dropout.
+        initial_seeds: one per member, for initial parameters of its own; None where all start from the folder's.
     """
 
     folder: Path
@@ -42,10 +43,22 @@ class Work:
     subsets: Subsets
     config: TrainingConfig
     seeds: Sequence[int]
+    initial_seeds: Sequence[int] | None = None
 
     def missing(self) -> tuple[int, ...]:
         """The members without a file."""
         return missing_members(self.folder, len(self.seeds))
+
+    def initial_seed(self, member: int) -> int | None:
+        """The seed of a member's own initial parameters; None where all start from the folder's."""
+        return None if self.initial_seeds is None else self.initial_seeds[member]
+
+
+def initial_parameters(folder: Path, make_model: MakeModel, seed: int | None) -> dict[str, torch.Tensor]:
+    """What a member starts from: the folder's common initial parameters, or its own, drawn under ``seed``."""
+    if seed is None:
+        return read_safetensors(folder / INITIAL)[0]
+    return {name: tensor.detach() for name, tensor in new_model(make_model, seed).state_dict().items()}
 
 
 def run_stacked(work: Work, group_size: int, progress: Progress) -> None:
@@ -62,10 +75,9 @@ def run_stacked(work: Work, group_size: int, progress: Progress) -> None:
 
 
 def _train_group(work: Work, group: range, missing: set[int], done: int, total: int, progress: Progress) -> None:
-    initial, _ = read_safetensors(work.folder / INITIAL)
     states = fit_stacked(
         work.make_model,
-        initial,
+        [initial_parameters(work.folder, work.make_model, work.initial_seed(member)) for member in group],
         work.records,
         [work.subsets.indices(member) for member in group],
         work.config,
@@ -98,6 +110,7 @@ def run_processes(work: Work, workers: int | None, progress: Progress) -> None:
             work.subsets.indices(member),
             work.config,
             work.seeds[member],
+            work.initial_seed(member),
             max(1, cores // workers),
         )
         for member in missing
@@ -115,6 +128,7 @@ def _train_one(
     indices: torch.Tensor,
     config: TrainingConfig,
     seed: int,
+    initial_seed: int | None,
     threads: int,
 ) -> None:
     """Train and write one member; runs in a worker, or in this process where there is one worker."""
@@ -123,7 +137,7 @@ def _train_one(
     try:
         x, y, n_classes = arrays
         records = Records(torch.from_numpy(x), torch.from_numpy(y), n_classes, "the training records")
-        initial, _ = read_safetensors(folder / INITIAL)
+        initial = initial_parameters(folder, make_model, initial_seed)
         state = fit_alone(make_model, initial, records, indices, config, seed, label=f"member {member}")
         _write_member(folder, member, state)
     finally:

@@ -53,7 +53,8 @@ class TrainingRun:
         key_fingerprint: tells keys apart without revealing them.
         reproducible: whether the key came from a seed that others may guess.
         engine: ``"stacked"`` or ``"processes"``.
-        initial_path: the parameters that every member started from.
+        initialisation: ``"common"``, or ``"own"`` where each member started from parameters of its own.
+        initial_path: the parameters that every member started from, if it is common.
         member_paths: one path per member, in order, whether it is trained yet or not.
         missing: the members whose file is not there yet.
     """
@@ -71,6 +72,7 @@ class TrainingRun:
     key_fingerprint: str
     reproducible: bool
     engine: str
+    initialisation: str
     initial_path: Path
     member_paths: tuple[Path, ...]
     missing: tuple[int, ...]
@@ -182,7 +184,7 @@ def _require_ours(folder: Path) -> None:
 
 
 def _compare(folder: Path, stored: Any, settings: Mapping[str, Any]) -> None:
-    old, new = _flatten(stored), _flatten(settings)
+    old, new = {"initialisation": "common"} | _flatten(stored), _flatten(settings)
     changed = [
         f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -213,6 +215,7 @@ def settings_of(
     config: TrainingConfig,
     subsets: Subsets,
     initial: Mapping[str, torch.Tensor],
+    initialisation: str,
     engine: str,
     group_size: int,
     key_fingerprint: str,
@@ -224,6 +227,7 @@ def settings_of(
         "format": FORMAT,
         "model": model,
         "initial_state": state_fingerprint(initial),
+        "initialisation": initialisation,
         "members": subsets.members,
         "config": asdict(config),
         "subsets": {
@@ -287,6 +291,8 @@ def _run_from(folder: Path, stored: dict[str, Any], subsets: Subsets) -> Trainin
         key_fingerprint=key["fingerprint"],
         reproducible=key["reproducible"],
         engine=stored["engine"]["name"],
+        # Folders written before there was a choice do not say.
+        initialisation=stored.get("initialisation", "common"),
         initial_path=folder / INITIAL,
         member_paths=tuple(member_path(folder, member) for member in range(members)),
         missing=missing_members(folder, members),

@@ -24,6 +24,7 @@ from privkernels.training.folder import settings_of, start_folder
 from privkernels.training.subsets import Subsets, disjoint_shards, leave_one_out, random_fraction
 
 Engine = Literal["auto", "stacked", "processes"]
+Initialisation = Literal["common", "own"]
 Scheme = Literal["leave-one-out", "random-fraction", "disjoint-shards"]
 
 # What the members of one stack may take together. A constant, not the machine's memory: the group
@@ -39,6 +40,7 @@ def train_members(
     members: int = 50,
     subsets: Scheme | Subsets = "random-fraction",
     subset_fraction: float = 0.5,
+    initialisation: Initialisation = "common",
     config: TrainingConfig | None = None,
     key: Key,
     engine: Engine = "auto",
@@ -49,9 +51,10 @@ def train_members(
 ) -> Path:
     """Train M members in parallel, each on its own subset, into a folder.
 
-    All members start from ONE initialisation. DP-PG depends on it: it treats the values that a
-    parameter takes across members as draws around one value, and only members that started at the
-    same point keep their units in the same order.
+    All members start from ONE initialisation unless ``initialisation="own"``. DP-PG depends on it: it treats the
+    values that a parameter takes across members as draws around one value, and only members that started at the
+    same point keep their units in the same order. Shadow models, which imitate a target whose initialisation is
+    not known, have their own.
 
     Run again on the same folder with the same settings, the function trains what is missing. The
     members are then bit for bit those of an uninterrupted run on the same machine: a member's batch
@@ -72,6 +75,7 @@ def train_members(
         subsets: which records a member gets. ``"disjoint-shards"`` is the one whose guarantee per
             member also holds per record.
         subset_fraction: the share of records per member, in (0, 1], for ``"random-fraction"``.
+        initialisation: ``"common"``, or ``"own"``: each member starts from parameters of its own.
         config: how each member is trained; ``TrainingConfig()`` when None.
         key: initialisation, subsets, batch order and dropout follow from it. It is for shuffling,
             not for privacy, so ``Key.from_seed`` will do. It is not stored: to continue a run with
@@ -100,6 +104,10 @@ def train_members(
     _require_json(data_description)
     chosen = _choose_subsets(records, members, subsets, subset_fraction, key.derive("training/subsets"))
     make_model, spec = _factory(model, records)
+    if initialisation not in get_args(Initialisation):
+        raise InvalidArgumentError(
+            f"initialisation is one of {', '.join(get_args(Initialisation))}, not {initialisation!r}"
+        )
     start = new_model(make_model, key.seed_for("training/initial"))
     engine, group = _choose_engine(start, records, config, chosen.members, engine, group_size, workers)
     initial = {name: tensor.detach().cpu().clone() for name, tensor in start.state_dict().items()}
@@ -109,6 +117,7 @@ def train_members(
         config=config,
         subsets=chosen,
         initial=initial,
+        initialisation=initialisation,
         engine=engine,
         group_size=group,
         key_fingerprint=key.derive("training/fingerprint").secret.hex()[:32],
@@ -117,7 +126,10 @@ def train_members(
     )
     start_folder(folder, settings, initial, chosen)
     seeds = [key.seed_for(f"training/member/{member}") for member in range(chosen.members)]
-    work = Work(folder, records, make_model, chosen, config, seeds)
+    initial_seeds = None
+    if initialisation == "own":
+        initial_seeds = [key.seed_for(f"training/initial/{member}") for member in range(chosen.members)]
+    work = Work(folder, records, make_model, chosen, config, seeds, initial_seeds)
     if engine == "stacked":
         run_stacked(work, group, progress)
     else:

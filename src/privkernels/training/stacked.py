@@ -28,7 +28,7 @@ from privkernels.training.optimizers import Rows, make_optimizer
 
 def fit_stacked(
     make_model: MakeModel,
-    initial_state: Mapping[str, torch.Tensor],
+    initial_state: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]],
     records: Records,
     subsets_indices: Sequence[torch.Tensor],
     config: TrainingConfig,
@@ -37,7 +37,7 @@ def fit_stacked(
     labels: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, torch.Tensor]]:
-    """Train G members from one initial state, each on its own subset, in one process.
+    """Train G members, each on its own subset, in one process.
 
     Every member's batch order and dropout masks follow from its own seed, and members of unequal
     subset sizes are padded with their own records at weight 0, so each result is what the member would be if
@@ -45,7 +45,8 @@ def fit_stacked(
 
     Args:
         make_model: builds the network; its own initialisation is overwritten. It is called once.
-        initial_state: parameters and buffers that every member starts from.
+        initial_state: parameters and buffers that every member starts from, or G of them, one per member, which
+            may differ in their trainable parameters alone.
         records: n records; training runs on their device.
         subsets_indices: G tensors, int64 [k_i] with k_i >= 1, of indices into ``records``.
         config: epochs, batch size, optimiser.
@@ -63,12 +64,13 @@ def fit_stacked(
     """
     subsets = _checked_subsets(subsets_indices, seeds, records)
     names = list(labels) if labels is not None else [f"member {i}" for i in range(len(seeds))]
-    model = initialised(make_model, initial_state).to(records.x.device)
+    initial_states = [initial_state] if isinstance(initial_state, Mapping) else list(initial_state)
+    model = initialised(make_model, initial_states[0]).to(records.x.device)
     dropouts = replace_dropout(model)
     obstacle = examine(model, dropouts, records).obstacle
     if obstacle:
         raise InvalidArgumentError(f'{obstacle}: train with engine="processes"')
-    stack = _Stack(model, dropouts, seeds)
+    stack = _Stack(model, initial_states, dropouts, seeds)
     orders = [order_generator(seed) for seed in seeds]
     optimizer = make_optimizer(config, stack.parameters)
     with few_threads(stack.parameters.numel() * config.batch_size):
@@ -95,13 +97,23 @@ class _Stack:
     Frozen parameters and buffers stay in the network, common to all members.
     """
 
-    def __init__(self, model: nn.Module, dropouts: dict[str, ReplayedDropout], seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        initial_states: Sequence[Mapping[str, torch.Tensor]],
+        dropouts: dict[str, ReplayedDropout],
+        seeds: Sequence[int],
+    ) -> None:
         self.model = model
         self.dropouts = dropouts
         trainable = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
         self.shapes = {name: tensor.shape for name, tensor in trainable.items()}
-        start = torch.cat([tensor.detach().flatten() for tensor in trainable.values()])
-        self.parameters = start.repeat(len(seeds), 1)
+        starts = [_flat_start(model, state, self.shapes) for state in initial_states]
+        if len(starts) not in (1, len(seeds)):
+            raise InvalidArgumentError(
+                f"give one initial state, or one for each of {len(seeds)} members: {len(starts)}"
+            )
+        self.parameters = torch.stack(starts).expand(len(seeds), -1).clone()
         self.generators = [{name: dropout_generator(seed, name) for name in dropouts} for seed in seeds]
         self._forward = vmap(self._member_forward, randomness="error")
 
@@ -161,6 +173,24 @@ class _Stack:
                 row[: len(mask)] = mask
             masks[f"{name}.mask"] = padded.to(self.parameters)
         return masks
+
+
+def _flat_start(model: nn.Module, state: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> torch.Tensor:
+    """A member's trainable parameters, one after another; all else must be what ``model`` holds."""
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if found != expected:
+        raise InvalidArgumentError(f"every member's initial state has the tensors {expected}, not {found}")
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for name, held in model.state_dict(keep_vars=True).items():
+        trainable = name in own and own[name].requires_grad
+        if not trainable and not torch.equal(state[name].to(held.device), held):
+            raise InvalidArgumentError(
+                f"the initial states of the members differ in {name!r}, which is not trained: members in one stack "
+                'share frozen parameters and buffers; train with engine="processes"'
+            )
+    reference = next(model.parameters())
+    return torch.cat([state[name].detach().to(reference.device, reference.dtype).flatten() for name in shapes])
 
 
 def _checked_subsets(subsets: Sequence[torch.Tensor], seeds: Sequence[int], records: Records) -> list[torch.Tensor]:
