@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from privkernels import _files, models
-from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack
+from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack, train_shadows
 from privkernels.audit import AuditResult, KdePanel, Target, audit, write_report
 from privkernels.data import DataSet, Records
 from privkernels.errors import (
@@ -336,8 +336,8 @@ def default_attacks(
     progress: Progress = silent,
 ) -> list[Attack]:
     """The loss threshold and the fitted shadow-model attack."""
-    shadow = ShadowModelAttack(make_model, training=config, n_shadows=shadows)
-    return [LossThreshold(), shadow.fit(attacker, progress=progress)]
+    trained = train_shadows(make_model, attacker, config, shadows, progress=progress)
+    return [LossThreshold(), ShadowModelAttack().fit(trained)]
 
 
 def audit_release(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from privkernels.attacks import ShadowModelAttack
+from privkernels.attacks import ShadowModelAttack, Shadows, train_shadows
 from tests.support.membership import Game, play
 
 
@@ -14,5 +14,17 @@ def game() -> Game:
 
 
 @pytest.fixture(scope="session")
-def fitted(game: Game) -> ShadowModelAttack:
-    return ShadowModelAttack(game.make_model, game.config, n_shadows=8).fit(game.attacker)
+def shadows(game: Game) -> Shadows:
+    """Shadows on records of the attacker's own."""
+    return train_shadows(game.make_model, game.attacker, game.config, 8)
+
+
+@pytest.fixture(scope="session")
+def auditor(game: Game) -> Shadows:
+    """Shadows on the members and non-members themselves, as an auditor has them."""
+    return train_shadows(game.make_model, game.candidates, game.config, 16)
+
+
+@pytest.fixture(scope="session")
+def fitted(shadows: Shadows) -> ShadowModelAttack:
+    return ShadowModelAttack().fit(shadows)

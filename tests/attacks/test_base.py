@@ -11,9 +11,14 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from privkernels.attacks import LossThreshold, ShadowModelAttack, target_logits
-from privkernels.attacks.base import log_softmax, true_class_log_probability
+from privkernels.attacks.base import (
+    log_probability_of_margin,
+    log_softmax,
+    network,
+    true_class_log_probability,
+    true_class_margin,
+)
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.training import TrainingConfig
 from tests.support.membership import Game, numbered, table_target
 
 
@@ -73,17 +78,35 @@ def test_true_class_log_probability_is_minus_the_cross_entropy() -> None:
 
 
 def test_attacks_clone_and_set_their_parameters_like_estimators() -> None:
-    attack = ShadowModelAttack(Game.make_model, TrainingConfig(epochs=2), n_shadows=6, seed=5)
+    attack = ShadowModelAttack(min_class_records=6, seed=5)
     assert clone(attack).get_params() == attack.get_params()
-    assert attack.set_params(n_shadows=4).n_shadows == 4
+    assert attack.set_params(min_class_records=4).min_class_records == 4
     assert LossThreshold(batch_size=7).get_params() == {"batch_size": 7}
     with pytest.raises(InvalidArgumentError, match="no_such"):
         attack.set_params(no_such=1)
 
 
 def test_a_description_is_plain_and_names_the_functions() -> None:
-    description = ShadowModelAttack(Game.make_model, TrainingConfig(epochs=2)).describe()
-    assert description["parameters"]["make_model"] == "Game.make_model"
-    assert description["parameters"]["training"]["epochs"] == 2
+    description = ShadowModelAttack(seed=3).describe()
+    assert description["parameters"]["seed"] == 3
     assert description["parameters"]["attack_model"] == "gradient_boosting"
     assert description["fidelity"] is None
+
+
+def test_the_margin_is_exact_where_a_probability_rounds_to_one() -> None:
+    logits = np.array([[gap, 0.0, -1.0] for gap in (-5.0, 0.0, 40.0, 90.0, 800.0)])
+    found = true_class_margin(logits, torch.zeros(5, dtype=torch.int64))
+    expected = [gap - math.log(1 + math.exp(-1)) for gap in (-5.0, 0.0, 40.0, 90.0, 800.0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(log_probability_of_margin(found), log_softmax(logits)[:, 0], rtol=1e-12)
+
+
+def test_one_class_has_no_margin() -> None:
+    with pytest.raises(InvalidArgumentError, match="two classes"):
+        true_class_margin(np.zeros((3, 1)), torch.zeros(3, dtype=torch.int64))
+
+
+def test_an_attack_on_weights_refuses_a_function(game: Game) -> None:
+    assert network(game.target, LossThreshold()) is game.target
+    with pytest.raises(InvalidArgumentError, match=r"nn\.Module"):
+        network(lambda x: game.target(x), LossThreshold())

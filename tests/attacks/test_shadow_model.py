@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from privkernels.attacks import LossThreshold, ShadowModelAttack
+from privkernels.attacks import LossThreshold, ShadowModelAttack, Shadows, train_shadows
 from privkernels.data import Records
-from privkernels.errors import InvalidArgumentError, NonFiniteValueError, TooFewRecordsError
+from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game, train
 
@@ -24,6 +24,10 @@ QUICK = TrainingConfig(epochs=2, batch_size=32, learning_rate=0.1)
 def area(attack: Any, target: Any, game: Game) -> float:
     scores = [attack.score(target, part) for part in (game.members, game.nonmembers)]
     return float(roc_auc_score(np.repeat([1, 0], [600, 600]), np.concatenate(scores)))
+
+
+def quick(game: Game, n_shadows: int, records: Records | None = None) -> Shadows:
+    return train_shadows(game.make_model, records or game.attacker, QUICK, n_shadows)
 
 
 class Recorder:
@@ -42,7 +46,7 @@ class Recorder:
 
 def test_it_beats_the_loss_on_an_overfitted_network(game: Game, fitted: ShadowModelAttack) -> None:
     # 60 records per class are few for an attack model of its own: pooled, the attack is stronger.
-    pooled = ShadowModelAttack(game.make_model, game.config, min_class_records=500).fit(game.attacker)
+    pooled = ShadowModelAttack(min_class_records=500).fit(fitted.shadows_)
     assert sorted(fitted.attack_models_) == list(range(10))
     assert pooled.attack_models_ == {}
     loss = area(LossThreshold(), game.target, game)
@@ -77,9 +81,7 @@ def test_every_class_with_enough_records_has_its_own_attack_model(game: Game) ->
         models.append(Recorder())
         return models[-1]
 
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=4, attack_model=make, min_class_records=1).fit(
-        game.attacker
-    )
+    attack = ShadowModelAttack(attack_model=make, min_class_records=1).fit(quick(game, 4))
     counts = torch.bincount(game.attacker.y).tolist()
     assert sorted(attack.attack_models_) == list(range(10))
     assert attack.pooled_classes_ == ()
@@ -90,10 +92,7 @@ def test_every_class_with_enough_records_has_its_own_attack_model(game: Game) ->
 
 def test_features_are_the_true_class_then_the_others_in_descending_order(game: Game) -> None:
     model = Recorder()
-    pooled = ShadowModelAttack(
-        game.make_model, QUICK, n_shadows=2, attack_model=lambda seed: model, min_class_records=500
-    )
-    pooled.fit(game.attacker)
+    ShadowModelAttack(attack_model=lambda seed: model, min_class_records=500).fit(quick(game, 2))
     assert model.features.shape == (2 * len(game.attacker), 10)
     np.testing.assert_allclose(np.exp(model.features).sum(axis=1), 1.0, rtol=1e-12)
     assert (np.diff(model.features[:, 1:], axis=1) <= 0).all()
@@ -105,7 +104,7 @@ def test_small_and_absent_classes_share_a_pooled_model(game: Game) -> None:
     y = game.attacker.y
     keep = torch.cat([(y == 3).nonzero()[:5, 0], ((y != 3) & (y != 7)).nonzero()[:, 0]])
     few = game.attacker.subset(keep)
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=4, min_class_records=20).fit(few)
+    attack = ShadowModelAttack(min_class_records=20).fit(quick(game, 4, few))
     assert attack.pooled_classes_ == (3, 7)
     assert 3 not in attack.attack_models_
     assert attack.pooled_model_ is not None
@@ -116,14 +115,18 @@ def test_small_and_absent_classes_share_a_pooled_model(game: Game) -> None:
 def test_a_class_that_one_shadow_has_seen_whole_is_pooled(game: Game) -> None:
     y = game.attacker.y
     few = game.attacker.subset(torch.cat([(y == 0).nonzero()[:1, 0], (y != 0).nonzero()[:, 0]]))
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=1, min_class_records=1).fit(few)
+    attack = ShadowModelAttack(min_class_records=1).fit(quick(game, 1, few))
     assert 0 in attack.pooled_classes_
 
 
 def test_two_fits_with_one_seed_agree(game: Game) -> None:
+    def perceptron(seed: int) -> MLPClassifier:
+        return MLPClassifier((4,), max_iter=20, random_state=seed, tol=0.5)
+
+    trained = quick(game, 2)
     first, again, other = (
-        ShadowModelAttack(game.make_model, QUICK, n_shadows=2, seed=seed)
-        .fit(game.attacker)
+        ShadowModelAttack(seed=seed, attack_model=perceptron, min_class_records=500)
+        .fit(trained)
         .score(game.target, game.members)
         for seed in (1, 1, 2)
     )
@@ -133,13 +136,10 @@ def test_two_fits_with_one_seed_agree(game: Game) -> None:
 
 def test_convergence_warnings_are_recorded_and_do_not_escape(game: Game) -> None:
     attack = ShadowModelAttack(
-        game.make_model,
-        QUICK,
-        n_shadows=2,
         min_class_records=20,
         attack_model=lambda seed: MLPClassifier((4,), max_iter=1, random_state=seed),
     )
-    attack.fit(game.attacker)
+    attack.fit(quick(game, 2))
     assert len(attack.warnings_) == 10
     assert attack.warnings_[0].startswith("attack model of class 0: ")
     assert attack.notes() == attack.warnings_
@@ -150,9 +150,9 @@ def test_other_warnings_do_escape(game: Game) -> None:
         def fit(self, features: Any, inside: Any) -> None:
             warnings.warn("something is off", UserWarning, stacklevel=1)
 
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=2, attack_model=lambda seed: Complaining())
+    attack = ShadowModelAttack(attack_model=lambda seed: Complaining())
     with pytest.warns(UserWarning, match="something is off"):
-        attack.fit(game.attacker)
+        attack.fit(quick(game, 2))
 
 
 def test_probabilities_of_exactly_zero_and_one_give_finite_scores(game: Game) -> None:
@@ -161,8 +161,8 @@ def test_probabilities_of_exactly_zero_and_one_give_finite_scores(game: Game) ->
             inside = (features[:, 0] > -0.5).astype(float)
             return np.column_stack([1 - inside, inside])
 
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=2, attack_model=lambda seed: Certain())
-    scores = attack.fit(game.attacker).score(game.target, game.members)
+    attack = ShadowModelAttack(attack_model=lambda seed: Certain())
+    scores = attack.fit(quick(game, 2)).score(game.target, game.members)
     assert np.isfinite(scores).all()
     assert len(np.unique(scores)) == 2
 
@@ -172,18 +172,14 @@ def test_an_attack_model_that_answers_nan_is_refused(game: Game) -> None:
         def predict_proba(self, features: Any) -> Any:
             return np.full((len(features), 2), np.nan)
 
-    attack = ShadowModelAttack(game.make_model, QUICK, n_shadows=2, attack_model=lambda seed: Broken())
+    attack = ShadowModelAttack(attack_model=lambda seed: Broken())
     with pytest.raises(NonFiniteValueError):
-        attack.fit(game.attacker).score(game.target, game.members)
+        attack.fit(quick(game, 2)).score(game.target, game.members)
 
 
 def test_scores_are_log_odds(game: Game) -> None:
-    attack = ShadowModelAttack(
-        game.make_model,
-        QUICK,
-        n_shadows=2,
-        attack_model=lambda seed: LogisticRegression(max_iter=2000),
-    ).fit(game.attacker)
+    attack = ShadowModelAttack(attack_model=lambda seed: LogisticRegression(max_iter=2000), min_class_records=500)
+    attack.fit(quick(game, 2))
     scores = attack.score(game.target, game.members)
     model = attack.pooled_model_
     attack.pooled_model_ = type("Plain", (), {"predict_proba": lambda self, f: model.predict_proba(f)})()
@@ -191,7 +187,7 @@ def test_scores_are_log_odds(game: Game) -> None:
 
 
 def test_fidelity_is_known_after_fitting(game: Game, fitted: ShadowModelAttack) -> None:
-    assert ShadowModelAttack(game.make_model, QUICK).fidelity() is None
+    assert ShadowModelAttack().fidelity() is None
     fidelity = fitted.fidelity()
     assert fidelity is not None
     assert fidelity.n_records in (298, 299)
@@ -200,11 +196,9 @@ def test_fidelity_is_known_after_fitting(game: Game, fitted: ShadowModelAttack) 
 
 def test_wrong_uses_are_named(game: Game, fitted: ShadowModelAttack) -> None:
     with pytest.raises(InvalidArgumentError, match="not fitted"):
-        ShadowModelAttack(game.make_model, QUICK).score(game.target, game.members)
-    with pytest.raises(TooFewRecordsError):
-        ShadowModelAttack(game.make_model, QUICK).fit(game.attacker.subset(range(10)))
+        ShadowModelAttack().score(game.target, game.members)
     with pytest.raises(InvalidArgumentError, match="min_class_records"):
-        ShadowModelAttack(game.make_model, QUICK, min_class_records=0).fit(game.attacker)
+        ShadowModelAttack(min_class_records=0).fit(fitted.shadows_)
     eleven = Records(game.members.x, game.members.y, 11, "eleven classes")
-    with pytest.raises(InvalidArgumentError, match="10 classes, got 11"):
+    with pytest.raises(InvalidArgumentError, match="10 classes, and the records have 11"):
         fitted.score(game.target, eleven)

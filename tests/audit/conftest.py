@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from privkernels.attacks import LossThreshold, ShadowModelAttack
+from privkernels.attacks import LossThreshold, ShadowModelAttack, train_shadows
 from privkernels.audit import AuditResult, Target, audit
 from tests.support.membership import Game, play, train
 
@@ -48,7 +48,7 @@ def game() -> Game:
 @pytest.fixture(scope="session")
 def result(game: Game) -> AuditResult:
     """An overfitted network, and one that saw neither members nor non-members, said to be protected."""
-    shadows = ShadowModelAttack(game.make_model, game.config, n_shadows=8).fit(game.attacker)
+    shadows = ShadowModelAttack().fit(train_shadows(game.make_model, game.attacker, game.config, 8))
     targets = [
         Target("unprotected", game.target, None, {"model": "mlp-32"}),
         Target("published", train(game.attacker, game.config, seed=9), GUARANTEE),

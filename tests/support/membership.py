@@ -21,6 +21,12 @@ class Game:
     target: nn.Module
     config: training.TrainingConfig
 
+    @property
+    def candidates(self) -> data.Records:
+        """Members, then non-members."""
+        x, y = (torch.cat([getattr(part, name) for part in (self.members, self.nonmembers)]) for name in "xy")
+        return data.Records(x, y, 10, "candidates")
+
     @staticmethod
     def make_model() -> nn.Module:
         """An untrained network of the target's architecture."""

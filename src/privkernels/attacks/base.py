@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from privkernels.data import Records
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 
 Array = npt.NDArray[np.float64]
+
+# What an attack must see of a target: predicted classes alone, logits, or the network itself.
+Access = Literal["labels", "outputs", "weights"]
 
 # A target: a module, or for black-box attacks any function from a batch x [b, ...] to logits
 # [b, classes]. Log-probabilities are logits too.
@@ -33,25 +36,32 @@ class Fidelity:
         n_records: training records of each.
         train_accuracy, test_accuracy: means over the shadow models, each on its own training
             records and on the attacker's other records.
+        train_loss, test_loss: likewise the cross-entropy, in nats.
     """
 
     n_models: int
     n_records: int
     train_accuracy: float
     test_accuracy: float
+    train_loss: float
+    test_loss: float
 
 
 class Attack(ABC):
     """A membership inference attack in the manner of a scikit-learn estimator.
 
-    The constructor only stores its arguments; ``fit``, where an attack needs it, learns from the
-    attacker's own records and returns ``self``; :meth:`score` then serves any number of targets.
+    The constructor only stores its arguments; ``fit``, where an attack has it, learns from shadow models
+    (:class:`~privkernels.attacks.ShadowAttack`) or from public records
+    (:class:`~privkernels.attacks.PublicDataAttack`) and returns ``self``; :meth:`score` then serves any number of
+    targets.
 
     Attributes:
         name: short, unique within one audit; may be set per instance.
+        access: what the attack must see of the target.
     """
 
     name: str
+    access: ClassVar[Access] = "outputs"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments, as ``sklearn.base.clone`` wants them."""
@@ -95,6 +105,32 @@ class Attack(ABC):
             "fidelity": None if fidelity is None else asdict(fidelity),
             "notes": list(self.notes()),
         }
+
+
+class PublicDataAttack(Attack):
+    """An attack that needs no shadow models, but records that the targets were not trained on."""
+
+    @abstractmethod
+    def fit(self, public: Records) -> Self:
+        """Take ``public``, known non-members of every target that will be scored; returns ``self``.
+
+        Raises:
+            TooFewRecordsError: too few public records.
+        """
+
+
+def network(target: Predictor, attack: Attack) -> nn.Module:
+    """The target as a network, for an attack that needs its weights.
+
+    Raises:
+        InvalidArgumentError: the target is a prediction function.
+    """
+    if isinstance(target, nn.Module):
+        return target
+    raise InvalidArgumentError(
+        f"{attack.name!r} looks inside the model and needs an nn.Module, not a {type(target).__name__}: "
+        "give the module, or choose an attack with access 'outputs'"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -150,4 +186,29 @@ def log_softmax(logits: Array) -> Array:
 def true_class_log_probability(logits: Array, labels: Tensor) -> Array:
     """log p(y | x) per record, float64 [n]; minus the cross-entropy."""
     result: Array = log_softmax(logits)[np.arange(len(logits)), labels.cpu().numpy()]
+    return result
+
+
+def true_class_margin(logits: Array, labels: Tensor) -> Array:
+    """log p(y|x) - log(1 - p(y|x)) per record, float64 [n]: z_y minus the logsumexp of the other logits.
+
+    The scaled confidence of LiRA (Carlini et al., IEEE S&P 2022, eq. 7), computed without a probability that
+    rounds to 1: confident records keep their order.
+
+    Raises:
+        InvalidArgumentError: fewer than two classes.
+    """
+    if logits.shape[1] < 2:
+        raise InvalidArgumentError("a margin needs at least two classes: with one, no prediction tells anything")
+    rows, columns = np.arange(len(logits)), labels.cpu().numpy()
+    others = logits.copy()
+    others[rows, columns] = -np.inf
+    largest = others.max(axis=1)
+    result: Array = logits[rows, columns] - largest - np.log(np.exp(others - largest[:, None]).sum(axis=1))
+    return result
+
+
+def log_probability_of_margin(margins: Array) -> Array:
+    """log p(y|x) from the margin log p - log(1 - p), same shape, without loss where p is near 0 or 1."""
+    result: Array = -np.logaddexp(0.0, -margins)
     return result

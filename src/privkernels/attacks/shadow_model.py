@@ -11,15 +11,13 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
-from torch import nn
 
-from privkernels.attacks.base import Array, Attack, Fidelity, Predictor, log_softmax, target_logits
-from privkernels.attacks.shadows import Shadows, train_shadows
+from privkernels.attacks.base import Array, Predictor, log_softmax, target_logits
+from privkernels.attacks.shadows import ShadowAttack, Shadows
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 from privkernels.progress import Progress, silent
 from privkernels.randomness import Key
-from privkernels.training import TrainingConfig
 
 
 class Classifier(Protocol):
@@ -45,7 +43,7 @@ def gradient_boosting(seed: int) -> Classifier:
     return classifier
 
 
-class ShadowModelAttack(Attack):
+class ShadowModelAttack(ShadowAttack):
     """The black-box attack of Shokri et al. (IEEE S&P 2017), as Rahman et al. (Transactions on Data
     Privacy 11, 2018) use it on differentially private models.
 
@@ -67,15 +65,11 @@ class ShadowModelAttack(Attack):
       attacker has few records: 0.603 and 0.704 against 0.594 and 0.689 with an attack model for
       each class; on MNIST better at 60 and at 200 records per class, equal at 500. The default
       keeps the papers' one per class; ``min_class_records=500`` pools below that.
-    * Halves come in complementary pairs (:func:`~privkernels.attacks.shadows.train_shadows`).
+    * Halves come in complementary pairs (:func:`~privkernels.attacks.train_shadows`).
 
     The papers' choices, all together: 0.521 and 0.595; the loss alone: 0.536 and 0.673.
 
     Args:
-        make_model: returns a new model of the architecture that the attacker believes the target
-            to have.
-        training: how shadow models are trained; as close to the target's training as known.
-        n_shadows: shadow models; even, for equally many inside and outside examples.
         attack_model: called with a seed, returns a new scikit-learn-like classifier.
         min_class_records: records that a class needs for an attack model of its own; 1 gives
             every class its own, as in the papers.
@@ -86,7 +80,7 @@ class ShadowModelAttack(Attack):
         attack_models_: after :meth:`fit`, the attack model of each class that has its own.
         pooled_model_: the attack model of all other classes; None when there are none.
         pooled_classes_: those other classes. The pooled model learns from all classes' records.
-        fidelity_: how well the shadow models are trained.
+        shadows_: the shadow models.
         warnings_: messages of attack models that did not converge.
     """
 
@@ -94,52 +88,35 @@ class ShadowModelAttack(Attack):
 
     def __init__(
         self,
-        make_model: Callable[[], nn.Module],
-        training: TrainingConfig,
         *,
-        n_shadows: int = 16,
         attack_model: Callable[[int], Classifier] = gradient_boosting,
         min_class_records: int = 20,
         seed: int = 0,
         batch_size: int = 1024,
     ) -> None:
-        self.make_model = make_model
-        self.training = training
-        self.n_shadows = n_shadows
         self.attack_model = attack_model
         self.min_class_records = min_class_records
         self.seed = seed
         self.batch_size = batch_size
 
-    def fit(self, records: Records, *, progress: Progress = silent) -> Self:
-        """Train shadow models and attack models on the attacker's records. Needed once.
+    def fit(self, shadows: Shadows, *, progress: Progress = silent) -> Self:
+        """Train attack models on what the shadow models answer on their pool; see :meth:`ShadowAttack.fit`.
 
-        ``records`` should come from where the target's training records came from, and hold none
-        of the records that will be scored.
+        In the papers the pool is the attacker's own, and holds none of the records that will be scored.
 
         Raises:
-            TooFewRecordsError: fewer than 20 records.
-            InvalidArgumentError: fewer than one shadow model, or less than one record per class.
+            InvalidArgumentError: ``min_class_records`` below 1.
         """
         if self.min_class_records < 1:
             raise InvalidArgumentError(f"min_class_records is at least 1, got {self.min_class_records}")
-        key = Key.from_seed(self.seed)
-        shadows = train_shadows(
-            self.make_model,
-            records,
-            self.training,
-            self.n_shadows,
-            key,
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        self._fit_attack_models(shadows, records.y.cpu().numpy(), key)
-        self.fidelity_ = shadows.fidelity
+        self._fit_attack_models(shadows, shadows.pool.y.cpu().numpy(), Key.from_seed(self.seed))
+        self.shadows_ = shadows
         return self
 
     def _fit_attack_models(self, shadows: Shadows, labels: npt.NDArray[np.int64], key: Key) -> None:
-        n_shadows, _, n_classes = shadows.log_probabilities.shape
-        features = _features(shadows.log_probabilities.reshape(-1, n_classes), np.tile(labels, n_shadows))
+        log_probabilities = shadows.log_probabilities(shadows.pool)
+        n_shadows, _, n_classes = log_probabilities.shape
+        features = _features(log_probabilities.reshape(-1, n_classes), np.tile(labels, n_shadows))
         inside, rows = shadows.inside.reshape(-1), np.tile(labels, n_shadows)
         messages: list[str] = []
         self.attack_models_: dict[int, Classifier] = {}
@@ -168,12 +145,7 @@ class ShadowModelAttack(Attack):
         Raises, besides that, :class:`InvalidArgumentError` before :meth:`fit` and for records
         with another number of classes.
         """
-        if not hasattr(self, "attack_models_"):
-            raise InvalidArgumentError(f"{self.name!r} is not fitted: call fit(records) with the attacker's records")
-        if records.n_classes != self._n_classes:
-            raise InvalidArgumentError(
-                f"the attack was fitted on records of {self._n_classes} classes, got {records.n_classes}"
-            )
+        self._fitted(records)
         labels = records.y.cpu().numpy()
         features = _features(log_softmax(target_logits(target, records, self.batch_size)), labels)
         scores = np.empty(len(records))
@@ -184,10 +156,6 @@ class ShadowModelAttack(Attack):
             if mine.any():
                 scores[mine] = _log_odds(model, features[mine])
         return scores
-
-    def fidelity(self) -> Fidelity | None:
-        """How well the shadow models are trained; None before :meth:`fit`."""
-        return getattr(self, "fidelity_", None)
 
     def notes(self) -> tuple[str, ...]:
         """Which classes share an attack model, and which attack models did not converge."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from privkernels._files import read_json, write_json
@@ -250,13 +248,13 @@ def _warnings(
     nonmembers: Records,
     test: Records | None,
 ) -> Iterable[str]:
-    shared = len(_row_hashes(members) & _row_hashes(nonmembers))
+    shared = len(set(members.digests()) & set(nonmembers.digests()))
     if shared:
         yield (
             f"{shared} records are both members and non-members: no attack can tell them apart, so its "
             "figures are too low"
         )
-    if test is not None and (shared := len(_row_hashes(members) & _row_hashes(test))):
+    if test is not None and (shared := len(set(members.digests()) & set(test.digests()))):
         yield f"{shared} test records are training records too: the test accuracy is too high"
     if test is None:
         yield "no test records were given: the test accuracy is that on the non-members"
@@ -305,14 +303,6 @@ def _check_names(names: Sequence[str], kind: str) -> None:
 
 def _facts(records: Records) -> RecordsFacts:
     return RecordsFacts(records.name, len(records), records.n_classes, records.fingerprint())
-
-
-def _row_hashes(records: Records) -> set[bytes]:
-    rows = np.ascontiguousarray(records.x.detach().cpu().numpy().reshape(len(records), -1))
-    return {
-        hashlib.blake2b(row.tobytes() + bytes(str(label), "ascii"), digest_size=16).digest()
-        for row, label in zip(rows, records.y.tolist(), strict=True)
-    }
 
 
 def _environment() -> dict[str, Any]:
