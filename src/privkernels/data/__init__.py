@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from privkernels.data.arrays import load_arrays
 from privkernels.data.loading import available, load
 from privkernels.data.records import DataSet, Records
 
-__all__ = ["DataSet", "Records", "available", "load"]
+__all__ = ["DataSet", "Records", "available", "load", "load_arrays"]

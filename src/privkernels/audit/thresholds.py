@@ -1,0 +1,153 @@
+"""Whether a figure lies below, above or undecided against what a publisher allows."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from privkernels.audit._json import JsonValue
+from privkernels.audit.intervals import CONFIDENCE, Array, auc, clopper_pearson
+from privkernels.errors import EmptyDataError, InvalidArgumentError
+
+Outcome = Literal["below", "above", "undecided"]
+EXIT_CODES: dict[str, int] = {"below": 0, "above": 1, "undecided": 2}
+
+_TPR = re.compile(r"([0-9.eE+-]+)@([0-9.eE+-]+)")
+
+
+@dataclass(frozen=True)
+class Threshold(JsonValue):
+    """The largest figure that is allowed.
+
+    Attributes:
+        most: the figure: a true positive rate in (0, 1), or an AUC in (0.5, 1).
+        fpr: the false positive rate of a true positive rate, in (0, 1) and below ``most``; None for an AUC.
+    """
+
+    most: float
+    fpr: float | None = None
+
+    def __post_init__(self) -> None:
+        least = 0.5 if self.fpr is None else 0.0
+        if not least < self.most < 1:
+            raise InvalidArgumentError(f"a threshold lies above {least} (guessing) and below 1, got {self.most}")
+        if self.fpr is not None and not 0 < self.fpr < self.most:
+            raise InvalidArgumentError(
+                f"guessing finds as many members as it accuses, so a TPR of {self.most:g} cannot be asked for at a "
+                f"FPR of {self.fpr:g}: the FPR lies above 0 and below the TPR"
+            )
+
+    @classmethod
+    def parse_tpr(cls, text: str) -> Threshold:
+        """``0.01@0.001``: at a false positive rate of 0.001, a true positive rate of at most 0.01.
+
+        Raises:
+            InvalidArgumentError: another form, or numbers out of range.
+        """
+        found = _TPR.fullmatch(text.strip())
+        try:
+            if found:
+                return cls(float(found[1]), float(found[2]))
+        except InvalidArgumentError:
+            raise
+        except ValueError:
+            pass
+        raise InvalidArgumentError(f"a threshold is TPR@FPR, such as 0.01@0.001, not {text!r}")
+
+    def __str__(self) -> str:
+        return f"AUC at most {self.most:g}" if self.fpr is None else f"TPR at most {self.most:g} at {self.fpr:g} FPR"
+
+
+@dataclass(frozen=True)
+class Decision(JsonValue):
+    """What one attack's scores say about one threshold.
+
+    Attributes:
+        threshold: what was asked.
+        outcome: ``"below"`` where the upper confidence limit is at most the threshold, ``"above"`` where the lower one
+            exceeds it, ``"undecided"`` otherwise. Each of the two is wrong with a probability of at most
+            (1 - confidence) / 2. "Below" is said of this attack, and promises nothing of others.
+        low, high: the limits of the attack's true figure.
+        confidence: of the two together.
+        reason: the outcome in words.
+    """
+
+    threshold: Threshold
+    outcome: str
+    low: float
+    high: float
+    confidence: float
+    reason: str
+
+
+def decide(threshold: Threshold, members: Array, nonmembers: Array, confidence: float = CONFIDENCE) -> Decision:
+    """Compare an attack's scores, float64 [m] and [n], with a threshold.
+
+    The attack must have been chosen without these scores: the best of several attacks on one target decides nothing.
+
+    Raises:
+        EmptyDataError: no member or no non-member scores.
+    """
+    if not len(members) or not len(nonmembers):
+        raise EmptyDataError("a decision needs scores of members and of non-members")
+    if threshold.fpr is None:
+        figure = auc(members, nonmembers, confidence)
+        low, high = figure.low or 0.0, 1.0 if figure.high is None else figure.high
+    else:
+        low, high = tpr_limits(members, nonmembers, threshold.fpr, confidence)
+    outcome: Outcome = "above" if low > threshold.most else "below" if high <= threshold.most else "undecided"
+    words = {
+        "above": f"at least {low:.4g}, above the {threshold.most:g} that is allowed",
+        "below": f"at most {high:.4g}, which is allowed ({threshold.most:g})",
+        "undecided": f"between {low:.4g} and {high:.4g}: with {len(members)} members and {len(nonmembers)} non-members "
+        f"it cannot be said whether it is above {threshold.most:g}",
+    }
+    what = "AUC" if threshold.fpr is None else f"TPR at {threshold.fpr:g} FPR"
+    return Decision(threshold, outcome, low, high, confidence, f"{what} {words[outcome]} ({confidence:.0%} confidence)")
+
+
+def tpr_limits(members: Array, nonmembers: Array, fpr: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Limits of an attack's true positive rate at the TRUE false positive rate ``fpr``.
+
+    The threshold whose true false positive rate is ``fpr`` is not known; it lies between order statistics of the
+    non-members. Below: a threshold above which there is, with confidence, a mass of at most ``fpr``, and the lower
+    limit of the members above it. Above: likewise from the other side. Four one-sided statements share the error, so
+    that each limit alone holds with probability 1 - (1 - confidence) / 2. Ties make both limits wider, never wrong: the
+    mass strictly above the (k+1)-th highest of n scores is at most a Beta(k+1, n-k) variable, that at or above the
+    k-th highest at least a Beta(k, n-k+1) one.
+
+    Where the non-members are too few to say anything, the limits are 0 and 1.
+    """
+    m, n = len(members), len(nonmembers)
+    ordered = np.sort(nonmembers)[::-1]
+    # Half of the error of each limit goes to the false positive rate, half to the true positive rate.
+    inner = 1 - (1 - confidence) / 2
+    low, high = 0.0, 1.0
+    # How many of the non-members may lie above the threshold (the first of range(n) for which it is too many), and
+    # how many must lie at or above it.
+    too_many = bisect.bisect_left(range(n), True, key=lambda k: clopper_pearson(k, n, inner)[1] > fpr)
+    if too_many > 0:
+        above = int((members > ordered[too_many - 1]).sum())
+        low = clopper_pearson(above, m, inner)[0]
+    enough = bisect.bisect_left(range(n + 1), True, key=lambda k: clopper_pearson(k, n, inner)[0] >= fpr)
+    if enough <= n:
+        above = int((members >= ordered[enough - 1]).sum())
+        high = clopper_pearson(above, m, inner)[1]
+    return low, high
+
+
+def worst(decisions: Sequence[Decision]) -> Outcome:
+    """``"above"`` if any is, else ``"undecided"`` if any is, else ``"below"``.
+
+    Raises:
+        EmptyDataError: no decision.
+    """
+    if not decisions:
+        raise EmptyDataError("there is no threshold to decide: give at least one")
+    outcomes = {decision.outcome for decision in decisions}
+    return "above" if "above" in outcomes else "undecided" if "undecided" in outcomes else "below"
