@@ -142,7 +142,7 @@ def measure(
         InvalidArgumentError: scores that are not one-dimensional, labels of another length, or
             a rate outside (0, 1).
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     if not false_positive_rates:
         raise InvalidArgumentError("expected at least one false positive rate, got none")
     labels: tuple[Labels, Labels] | None = None
@@ -177,7 +177,7 @@ def roc_curve(members: Array, nonmembers: Array) -> Roc:
 
     Raises as :func:`measure` does.
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     # Descending distinct scores; counts of records at or above each.
     levels = np.unique(np.concatenate([members, nonmembers]))[::-1]
     true = len(members) - np.searchsorted(np.sort(members), levels, side="left")
@@ -203,7 +203,7 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
 
     Raises as :func:`measure` does.
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     if not 0 < rate < 1:
         raise InvalidArgumentError(f"a false positive rate lies in (0, 1), got {rate}")
     n = len(nonmembers)
@@ -323,7 +323,8 @@ def _random_half(n: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _scores(scores: Array, kind: str) -> Array:
+def checked_scores(scores: Array, kind: str) -> Array:
+    """``scores`` as float64 [n]; raises as :func:`measure` does, naming ``kind``."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:
         raise InvalidArgumentError(f"expected one score per record, shape [n], got shape {list(scores.shape)}")
