@@ -213,8 +213,7 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
             f"{rate:.3g}; {math.ceil(MIN_FALSE_POSITIVES / rate)} non-members are needed"
         )
         return TprAtFpr(rate, None, Figure.unknown(reason, confidence), Figure.unknown(reason, confidence))
-    # The small term undoes rounding such as 0.29 * 100 = 28.999999999999996.
-    allowed = min(math.floor(n * rate + 1e-9), n - 1)
+    allowed = allowed_false_positives(n, rate)
     threshold = float(np.sort(nonmembers)[::-1][allowed])
     above = int((nonmembers > threshold).sum())
     low, _ = clopper_pearson(above, n, confidence)
@@ -225,6 +224,12 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
         proportion(int((members > threshold).sum()), len(members), confidence),
         Figure(above / n, low, high, confidence),
     )
+
+
+def allowed_false_positives(n: int, rate: float) -> int:
+    """How many of n non-members may lie above the threshold at ``rate``: floor(n rate), and at most n - 1."""
+    # The small term undoes rounding such as 0.29 * 100 = 28.999999999999996.
+    return min(math.floor(n * rate + 1e-9), n - 1)
 
 
 def _held_out_threshold(
