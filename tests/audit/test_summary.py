@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from privkernels.audit import COLUMNS, AuditResult, Figure, SummaryRow, measure, summary_rows, verdicts
 from privkernels.audit.audit import AttackResult
 from privkernels.audit.guarantees import read_guarantee
+from privkernels.audit.null_tests import leak_p_values
 from privkernels.audit.summary import LIMITS, number_with_interval, percent_with_interval, tpr_bound
 
 
@@ -68,33 +71,43 @@ def test_an_attack_that_is_right_at_both_ends_is_a_leak_though_its_area_is_one_h
 
 
 @pytest.mark.parametrize(
-    ("auc", "accuracy", "tpr", "leak"),
+    ("draw", "figure"),
     [
-        ((0.47, 0.53), (0.47, 0.53), (0.01, 0.02), False),
-        ((0.51, 0.55), (0.47, 0.53), (0.01, 0.02), True),
-        ((0.47, 0.53), (0.51, 0.55), (0.01, 0.02), True),
-        ((0.47, 0.53), (0.47, 0.53), (0.03, 0.04), True),
+        (lambda rng: rng.normal(size=600), None),
+        # A few members far above all others: only the TPR shows it.
+        (lambda rng: np.concatenate([rng.normal(size=584), rng.normal(9, 1, 16)]), "tpr@0.01"),
+        # All members in the middle: a threshold below them is right about the non-members there.
+        (lambda rng: rng.normal(0, 0.3, 600), "accuracy"),
+        (lambda rng: rng.normal(0.2, 1, 600), "auc"),
     ],
+    ids=["none", "tpr", "accuracy", "auc"],
 )
 def test_each_kind_of_figure_alone_can_show_a_leak(
-    result: AuditResult,
-    auc: tuple[float, float],
-    accuracy: tuple[float, float],
-    tpr: tuple[float, float],
-    leak: bool,
+    result: AuditResult, draw: Callable[[np.random.Generator], np.ndarray], figure: str | None
 ) -> None:
-    rng = np.random.default_rng(1)
-    audited = with_scores(result, rng.normal(size=600), rng.normal(size=600))
-    attack = audited.targets[0].attacks[0]
-    metrics = attack.metrics
-    metrics = dataclasses.replace(
-        metrics,
-        auc=Figure(0.5, *auc),
-        at_threshold=dataclasses.replace(metrics.at_threshold, balanced_accuracy=Figure(0.5, *accuracy)),
-        tpr_at_fpr=(dataclasses.replace(metrics.tpr_at_fpr[0], tpr=Figure(0.02, *tpr), fpr=Figure(0.01, 0.0, 0.025)),),
-    )
-    target = dataclasses.replace(audited.targets[0], attacks=(dataclasses.replace(attack, metrics=metrics),))
-    assert verdicts(dataclasses.replace(audited, targets=(target,)))[0].leak_measured is leak
+    rng = np.random.default_rng(6)
+    audited = with_scores(result, draw(rng), rng.normal(size=600))
+    values = leak_p_values(audited.targets[0].attacks[0].metrics)
+    assert sorted(values) == ["accuracy", "auc", "auc below", "tpr@0.01"]
+    assert [name for name, p in values.items() if p <= 0.05 / 4] == ([] if figure is None else [figure])
+    assert verdicts(audited)[0].leak_measured is (figure is not None)
+
+
+@pytest.mark.parametrize("attacks", [1, 4])
+def test_few_targets_that_leak_nothing_are_said_to_leak(result: AuditResult, attacks: int) -> None:
+    """Of 200 verdicts on scores that know nothing: at most 5 %, tested with error 1e-4."""
+    rng, runs, leaks, by_intervals = np.random.default_rng(4), 200, 0, 0
+    for run in range(runs):
+        measured = [measure(rng.normal(size=100), rng.normal(size=100), seed=run) for _ in range(attacks)]
+        target = dataclasses.replace(
+            result.targets[0], attacks=tuple(AttackResult(str(i), one, 0.0) for i, one in enumerate(measured))
+        )
+        leaks += verdicts(dataclasses.replace(result, targets=(target,)))[0].leak_measured
+        by_intervals += any(not one.auc.low <= 0.5 <= one.auc.high for one in measured)
+    allowed = stats.binom.isf(1e-4, runs, 0.05)
+    assert leaks <= allowed
+    # The same test notices intervals that are not corrected for the number of attacks.
+    assert attacks == 1 or by_intervals > allowed
 
 
 def test_an_attack_that_is_reliably_wrong_is_not_called_safe(result: AuditResult) -> None:

@@ -45,6 +45,12 @@ class Figure(JsonValue):
         return cls(None, None, None, confidence, reason)
 
 
+def check_confidence(confidence: float) -> None:
+    """Raise :class:`InvalidArgumentError` unless ``0 < confidence < 1``."""
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"a confidence lies between 0 and 1, such as 0.95; got {confidence}")
+
+
 def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact two-sided binomial interval (Clopper and Pearson 1934).
 

@@ -142,7 +142,7 @@ def measure(
         InvalidArgumentError: scores that are not one-dimensional, labels of another length, or
             a rate outside (0, 1).
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     if not false_positive_rates:
         raise InvalidArgumentError("expected at least one false positive rate, got none")
     labels: tuple[Labels, Labels] | None = None
@@ -177,7 +177,7 @@ def roc_curve(members: Array, nonmembers: Array) -> Roc:
 
     Raises as :func:`measure` does.
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     # Descending distinct scores; counts of records at or above each.
     levels = np.unique(np.concatenate([members, nonmembers]))[::-1]
     true = len(members) - np.searchsorted(np.sort(members), levels, side="left")
@@ -203,7 +203,7 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
 
     Raises as :func:`measure` does.
     """
-    members, nonmembers = _scores(members, "member"), _scores(nonmembers, "non-member")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
     if not 0 < rate < 1:
         raise InvalidArgumentError(f"a false positive rate lies in (0, 1), got {rate}")
     n = len(nonmembers)
@@ -213,8 +213,7 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
             f"{rate:.3g}; {math.ceil(MIN_FALSE_POSITIVES / rate)} non-members are needed"
         )
         return TprAtFpr(rate, None, Figure.unknown(reason, confidence), Figure.unknown(reason, confidence))
-    # The small term undoes rounding such as 0.29 * 100 = 28.999999999999996.
-    allowed = min(math.floor(n * rate + 1e-9), n - 1)
+    allowed = allowed_false_positives(n, rate)
     threshold = float(np.sort(nonmembers)[::-1][allowed])
     above = int((nonmembers > threshold).sum())
     low, _ = clopper_pearson(above, n, confidence)
@@ -225,6 +224,12 @@ def tpr_at_fpr(members: Array, nonmembers: Array, rate: float, confidence: float
         proportion(int((members > threshold).sum()), len(members), confidence),
         Figure(above / n, low, high, confidence),
     )
+
+
+def allowed_false_positives(n: int, rate: float) -> int:
+    """How many of n non-members may lie above the threshold at ``rate``: floor(n rate), and at most n - 1."""
+    # The small term undoes rounding such as 0.29 * 100 = 28.999999999999996.
+    return min(math.floor(n * rate + 1e-9), n - 1)
 
 
 def _held_out_threshold(
@@ -323,7 +328,8 @@ def _random_half(n: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _scores(scores: Array, kind: str) -> Array:
+def checked_scores(scores: Array, kind: str) -> Array:
+    """``scores`` as float64 [n]; raises as :func:`measure` does, naming ``kind``."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:
         raise InvalidArgumentError(f"expected one score per record, shape [n], got shape {list(scores.shape)}")

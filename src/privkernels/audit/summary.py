@@ -10,6 +10,7 @@ from privkernels.audit._json import JsonValue
 from privkernels.audit.audit import AttackResult, AuditResult, TargetResult
 from privkernels.audit.guarantees import guarantee_words
 from privkernels.audit.intervals import Figure
+from privkernels.audit.null_tests import leak_p_values
 from privkernels.privacy.guarantee import round_up
 
 # Headings of a SummaryRow's fields.
@@ -22,6 +23,9 @@ COLUMNS = {
     "claimed": "Claimed",
     "proven": "Proven",
 }
+
+# A target that leaks nothing is said to leak with at most this probability, whatever the number of attacks and figures.
+FALSE_ALARMS = 0.05
 
 # What a guarantee's unit protects, for readers who do not know the field.
 UNITS = {
@@ -39,7 +43,9 @@ LIMITS = (
     "the average.",
     "Only a proven ε limits every attack, and it does so for its unit alone and only if its assumptions "
     "hold. What a paper claims is not evidence.",
-    "Each interval covers the true figure with 95% confidence by itself. Among many figures, some intervals miss.",
+    "Each interval covers the true figure with 95% confidence by itself. Among many figures, some intervals miss. "
+    "Whether a leak is reported allows for that: a model that leaks nothing is said to leak in at most "
+    f"{FALSE_ALARMS:.0%} of audits, however many attacks are tried.",
 )
 
 
@@ -61,8 +67,9 @@ class Verdict:
     """What an audit says about one target.
 
     Attributes:
-        leak_measured: an attack's figure differs from guessing by more than its interval. False
-            means that nothing was measured, never that nothing leaks.
+        leak_measured: an attack's figure differs from guessing by more than chance explains. A target that leaks
+            nothing gets True with probability at most ``FALSE_ALARMS``, which the figures of all its attacks share.
+            False means that nothing was measured, never that nothing leaks.
         headline: one sentence.
         sentences: the figures behind it, then what is claimed and proven.
     """
@@ -130,30 +137,31 @@ def _short(reason: str | None) -> str:
     return (reason or "unknown").split(":")[0]
 
 
-def beats_guessing(attack: AttackResult) -> bool:
-    """Whether the AUC, the held-out accuracy, or a TPR at its FPR is above guessing beyond its interval.
+def beats_guessing(attack: AttackResult, level: float = FALSE_ALARMS) -> bool:
+    """Whether the AUC, the held-out accuracy, or a TPR at its FPR is above guessing by more than chance explains.
 
-    All three count: an attack can be right on half of the records and wrong on the others, which
-    leaves the AUC near 0.5, or find a few records with certainty.
+    All count: an attack can be right on half of the records and wrong on the others, which leaves the AUC near 0.5,
+    or find a few records with certainty. An attack that knows nothing gets True, or is called reversed, with
+    probability at most ``level``: each figure's p-value (:mod:`privkernels.audit.null_tests`) is held against an equal
+    share of it (Bonferroni), an AUC below guessing included. Intervals at 95 % each, of which any one may exclude
+    guessing, would call one in four audits with four such attacks a leak.
     """
-    metrics = attack.metrics
-    if any(
-        figure.low is not None and figure.low > 0.5 for figure in (metrics.auc, metrics.at_threshold.balanced_accuracy)
-    ):
-        return True
-    return any(
-        rate.tpr.low is not None and rate.fpr.high is not None and rate.tpr.low > rate.fpr.high
-        for rate in metrics.tpr_at_fpr
-    )
+    return any(name != "auc below" for name in _significant(attack, level))
 
 
-def _reversed(attack: AttackResult) -> bool:
-    return attack.metrics.auc.high is not None and attack.metrics.auc.high < 0.5
+def _reversed(attack: AttackResult, level: float) -> bool:
+    return "auc below" in _significant(attack, level)
+
+
+def _significant(attack: AttackResult, level: float) -> list[str]:
+    values = leak_p_values(attack.metrics)
+    return [name for name, p in values.items() if p <= level / len(values)]
 
 
 def _verdict(target: TargetResult) -> Verdict:
-    stronger = [attack.attack for attack in target.attacks if beats_guessing(attack)]
-    backwards = [attack.attack for attack in target.attacks if _reversed(attack)]
+    level = FALSE_ALARMS / max(1, len(target.attacks))
+    stronger = [attack.attack for attack in target.attacks if beats_guessing(attack, level)]
+    backwards = [attack.attack for attack in target.attacks if _reversed(attack, level)]
     if stronger:
         headline = f"Training records can be told from others better than by guessing (found by: {_listed(stronger)})."
     elif backwards:
