@@ -86,7 +86,7 @@ def test_an_auc_is_decided_by_its_interval() -> None:
 
 def test_the_worst_decides() -> None:
     below, above, undecided = (
-        Decision(Threshold(0.6), outcome, 0.0, 1.0, 0.95, "") for outcome in ("below", "above", "undecided")
+        Decision(Threshold(0.6), "a", outcome, 0.0, 1.0, 0.95, "") for outcome in ("below", "above", "undecided")
     )
     assert worst([below, below]) == "below"
     assert worst([below, undecided]) == "undecided"

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from privkernels import workflow
-from privkernels.cli.app import DATA_NAMES, MODEL_NAMES, app
+from privkernels.cli.app import app
+from privkernels.cli.options import DATA_NAMES, MODEL_NAMES
 from privkernels.publishing import Release
 from privkernels.training import load_training
 from tests.support.commands import TRAIN, fails, run

@@ -87,6 +87,10 @@ class Attack(ABC):
             InvalidArgumentError: the target's outputs do not have shape [n, classes].
         """
 
+    def queries_per_record(self) -> int:
+        """About how many forward passes of the target one record's score takes: what a budget is planned with."""
+        return 1
+
     def fidelity(self) -> Fidelity | None:
         """How well the attacker's shadow models are trained; None without shadow models."""
         return None

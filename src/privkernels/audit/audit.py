@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from privkernels._files import read_json, write_json
@@ -29,9 +30,11 @@ from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError
 from privkernels.progress import Progress, silent
 
-FORMAT = "privkernels audit 1"
+FORMAT = "privkernels audit 2"
 # Shadow models whose accuracy differs from the target's by more than this imitate it badly.
 FIDELITY_GAP = 0.1
+# And so do those whose training loss is more than this many times the target's, or as many times smaller.
+FIDELITY_LOSS_RATIO = 3.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,23 @@ class RecordsFacts(JsonValue):
 
 @dataclass(frozen=True)
 class AttackResult(JsonValue):
-    """One attack on one target; ``seconds`` is the time to score, without fitting."""
+    """One attack on one target.
+
+    Attributes:
+        seconds: the time to score, without fitting.
+        member_scores, nonmember_scores: one score per record, in the records' order. Private data.
+    """
 
     attack: str
     metrics: AttackMetrics
     seconds: float
+    member_scores: tuple[float, ...] = ()
+    nonmember_scores: tuple[float, ...] = ()
+
+    @property
+    def scores(self) -> tuple[Array, Array]:
+        """Scores of members and of non-members, float64 [m] and [n]."""
+        return np.array(self.member_scores), np.array(self.nonmember_scores)
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,7 @@ class TargetResult(JsonValue):
 
 @dataclass(frozen=True)
 class AuditResult(JsonValue):
-    """The outcome of :func:`audit`. Holds losses of single training records: private data.
+    """The outcome of :func:`audit`. Holds losses and scores of single training records: private data.
 
     Attributes:
         format: version of this layout.
@@ -178,10 +193,10 @@ def audit(
 
     results = []
     for number, target in enumerate(targets):
-        progress(number, len(targets), f"attacking {target.name}")
+        progress(number, len(targets), "attacking the targets")
         result = _audit_one(target, attacks, members, nonmembers, test, seed)
         results.append(replace(result, guarantee=guarantees[number], description=descriptions[number]))
-    progress(len(targets), len(targets), "attacks done")
+    progress(len(targets), len(targets), "attacking the targets")
     return AuditResult(
         format=FORMAT,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -223,7 +238,7 @@ def _audit_one(
             nonmember_classes=nonmembers.y.cpu().numpy(),
             seed=seed,
         )
-        results.append(AttackResult(attack.name, metrics, seconds))
+        results.append(AttackResult(attack.name, metrics, seconds, *(tuple(map(float, part)) for part in scores)))
     return TargetResult(
         name=target.name,
         description={},
@@ -285,6 +300,10 @@ def _fidelity_warning(attack: str, fidelity: Fidelity, result: TargetResult, n_m
         )
         if abs(ours - theirs) > FIDELITY_GAP
     ]
+    # A loss tells what an accuracy of 100 % no longer does: how long the target was trained after it.
+    ours, theirs = fidelity.train_loss, float(np.mean(result.member_losses))
+    if max(ours, theirs) > FIDELITY_LOSS_RATIO * min(ours, theirs) and abs(ours - theirs) > 0.01:
+        gaps.append(f"training loss {ours:.3g} against {theirs:.3g}")
     if gaps:
         yield (
             f"{attack}: the shadow models differ from {result.name} ({', '.join(gaps)}; trained on "

@@ -13,6 +13,7 @@ from privkernels._files import write_text
 from privkernels.audit.audit import AuditResult, TargetResult
 from privkernels.audit.figures import KdePanel, kde_figure, loss_figure, roc_figure
 from privkernels.audit.guarantees import guarantee_words
+from privkernels.audit.model_audit import ModelAudit
 from privkernels.audit.summary import (
     COLUMNS,
     LIMITS,
@@ -34,6 +35,7 @@ def write_report(
     result: AuditResult,
     path: str | os.PathLike[str],
     *,
+    audit: ModelAudit | None = None,
     panels: Sequence[KdePanel] = (),
     how: Mapping[str, Any] | None = None,
     title: str = "What this release gives away",
@@ -44,15 +46,17 @@ def write_report(
     trained models. It says so at its top.
 
     Args:
+        audit: what ``result`` is part of: checks, choice of the attack, thresholds, exposed records.
         panels: published parameters to show with what they were drawn from.
         how: facts about how the release was made; nested mappings and lists are spelt out.
     """
-    write_text(path, render_report(result, panels=panels, how=how, title=title))
+    write_text(path, render_report(result, audit=audit, panels=panels, how=how, title=title))
 
 
 def render_report(
     result: AuditResult,
     *,
+    audit: ModelAudit | None = None,
     panels: Sequence[KdePanel] = (),
     how: Mapping[str, Any] | None = None,
     title: str = "What this release gives away",
@@ -68,6 +72,7 @@ def render_report(
         title=title,
         date=f"{result.date[:16].replace('T', ' ')} UTC",
         result=result,
+        audit=audit,
         targets=[
             {"result": target, "verdict": verdict, "words": guarantee_words(target.guarantee)}
             for target, verdict in zip(result.targets, verdicts(result), strict=True)

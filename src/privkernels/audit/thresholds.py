@@ -69,6 +69,7 @@ class Decision(JsonValue):
 
     Attributes:
         threshold: what was asked.
+        attack: whose scores.
         outcome: ``"below"`` where the upper confidence limit is at most the threshold, ``"above"`` where the lower one
             exceeds it, ``"undecided"`` otherwise. Each of the two is wrong with a probability of at most
             (1 - confidence) / 2. "Below" is said of this attack, and promises nothing of others.
@@ -78,6 +79,7 @@ class Decision(JsonValue):
     """
 
     threshold: Threshold
+    attack: str
     outcome: str
     low: float
     high: float
@@ -85,7 +87,14 @@ class Decision(JsonValue):
     reason: str
 
 
-def decide(threshold: Threshold, members: Array, nonmembers: Array, confidence: float = CONFIDENCE) -> Decision:
+def decide(
+    threshold: Threshold,
+    members: Array,
+    nonmembers: Array,
+    confidence: float = CONFIDENCE,
+    *,
+    attack: str = "the attack",
+) -> Decision:
     """Compare an attack's scores, float64 [m] and [n], with a threshold.
 
     The attack must have been chosen without these scores: the best of several attacks on one target decides nothing.
@@ -108,7 +117,8 @@ def decide(threshold: Threshold, members: Array, nonmembers: Array, confidence: 
         f"it cannot be said whether it is above {threshold.most:g}",
     }
     what = "AUC" if threshold.fpr is None else f"TPR at {threshold.fpr:g} FPR"
-    return Decision(threshold, outcome, low, high, confidence, f"{what} {words[outcome]} ({confidence:.0%} confidence)")
+    reason = f"{attack}: {what} {words[outcome]} ({100 * confidence:.4g}% confidence)"
+    return Decision(threshold, attack, outcome, low, high, confidence, reason)
 
 
 def tpr_limits(members: Array, nonmembers: Array, fpr: float, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The commands: train, publish, audit, demo, doctor.
+"""The commands: train, publish, audit, compare, demo, doctor.
 
 The libraries behind a command are imported when it runs: help and usage errors come at once.
 """
@@ -8,19 +8,31 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from privkernels.cli import account as account_commands
+from privkernels.cli import audit as audit_commands
 from privkernels.cli import ledger as ledger_commands
 from privkernels.cli.console import one_line_errors, out, print_guarantee, print_summary, progress_bar
+from privkernels.cli.options import (
+    DATA_WORDS,
+    MODEL_WORDS,
+    BatchSize,
+    DataName,
+    DataRoot,
+    Download,
+    Epochs,
+    LearningRate,
+    Optimizer,
+    training_config,
+)
 from privkernels.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from privkernels.publishing import QualityCheck
-    from privkernels.training import TrainingConfig
 
 app = typer.Typer(
     help="Publish trained PyTorch models without publishing their training data.",
@@ -47,24 +59,12 @@ def options(
     """Publish trained PyTorch models without publishing their training data."""
 
 
-DATA_NAMES = ("digits", "mnist", "fashion-mnist", "cifar-10", "svhn")
-MODEL_NAMES = ("mnist-net", "cifar-net", "svhn-net", "mlp", "mlp-HIDDEN", "linear")
-_DATA, _MODELS = ", ".join(DATA_NAMES), ", ".join(MODEL_NAMES)
-DataName = Annotated[str, typer.Option("--data", help=f"Data set: {_DATA}.")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder with the data set's files.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch missing files from their publisher.")]
-Epochs = Annotated[int, typer.Option(help="Passes over a member's records.")]
-BatchSize = Annotated[int, typer.Option(help="Records per step.")]
-LearningRate = Annotated[float, typer.Option(help="Step size.")]
-Optimizer = Annotated[str, typer.Option(help="sgd or adam.")]
-
-
 @app.command()
 @one_line_errors
 def train(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the members; rerun to continue.")],
     data_name: DataName,
-    model: Annotated[str, typer.Option(help=f"{_MODELS}, or package.module:factory.")],
+    model: Annotated[str, typer.Option(help=f"{MODEL_WORDS}, or package.module:factory.")],
     data_root: DataRoot = None,
     download: Download = False,
     members: Annotated[int, typer.Option(help="How many models to train, M.")] = 50,
@@ -87,7 +87,7 @@ def train(
     """Train members in parallel from one initialisation, each on its own recorded subset."""
     from privkernels import data, workflow
 
-    config = _config(epochs, batch_size, learning_rate, optimizer)
+    config = training_config(epochs, batch_size, learning_rate, optimizer)
     loaded = data.load(data_name, data_root, download=download)
     with progress_bar() as progress:
         folder = workflow.train(
@@ -121,11 +121,11 @@ def publish(
     work: Annotated[
         str, typer.Option(help="lazy, or fixed: the time of the draws does not depend on the members (slow).")
     ] = "lazy",
-    model: Annotated[str | None, typer.Option(help=f"{_MODELS}, or package.module:factory.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{MODEL_WORDS}, or package.module:factory.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Draw again until accuracy exceeds this.")] = None,
     max_tries: Annotated[int, typer.Option(help="Tries of that loop; all are charged.")] = 1,
     validation_data: Annotated[
-        str | None, typer.Option(help=f"Data set whose test split that loop looks at: {_DATA}.")
+        str | None, typer.Option(help=f"Data set whose test split that loop looks at: {DATA_WORDS}.")
     ] = None,
     validation_is_public: Annotated[
         bool | None,
@@ -166,38 +166,7 @@ def publish(
     out.print(Text(f"Release in {out_folder}; 'privkernels audit' measures what it leaks."))
 
 
-@app.command()
-@one_line_errors
-def audit(
-    releases: Annotated[list[Path], typer.Argument(help="Folders that 'privkernels publish' wrote.")],
-    members: Annotated[Path, typer.Option(help="Folder of members they were made from.")],
-    data_name: DataName,
-    data_root: DataRoot = None,
-    download: Download = False,
-    model: Annotated[str | None, typer.Option(help=f"{_MODELS}, or package.module:factory.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report (holds private data).")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON (private).")] = None,
-    member_records: Annotated[
-        Path | None,
-        typer.Option(help="For members trained elsewhere: file with an index into the training split on each line."),
-    ] = None,
-    shadows: Annotated[int, typer.Option(help="Shadow models.")] = 8,
-    max_records: Annotated[int, typer.Option(help="Most members, and most non-members, to attack.")] = 5000,
-    unprotected: Annotated[bool, typer.Option(help="Attack member 0 too, for comparison.")] = True,
-) -> None:
-    """Attack releases, and one member as it is, with the same attacks; print the three numbers."""
-    from privkernels import data, workflow
-
-    loaded = data.load(data_name, data_root, download=download)
-    with progress_bar() as progress:
-        result = workflow.audit_release(
-            releases, members, loaded, model=model, report=report, json_path=json_path, shadows=shadows,
-            max_records=max_records, unprotected=unprotected, progress=progress,
-            member_records=None if member_records is None else _indices(member_records),
-        )  # fmt: skip
-    print_summary(result)
-    if report is not None:
-        out.print(Text(f"Report in {report}. It holds private data: do not publish it."))
+app.command()(audit_commands.audit)
 
 
 @app.command()
@@ -262,25 +231,6 @@ def _doctor_words(facts: dict[str, Any]) -> str:
     state = "usable" if cuda.get("usable") else "not usable"
     lines.append(f"CUDA kernels: {state}: {cuda['reason']}")
     return "\n".join(lines)
-
-
-def _indices(path: Path) -> list[int]:
-    words = path.read_text(encoding="utf-8").split()
-    bad = next((word for word in words if not word.isdigit()), None)
-    if bad is not None:
-        raise InvalidArgumentError(f"{path} holds {bad!r}: expected an index of the training split on each line")
-    return [int(word) for word in words]
-
-
-def _config(epochs: int, batch_size: int, learning_rate: float, optimizer: str) -> TrainingConfig:
-    from privkernels.training import TrainingConfig
-
-    return TrainingConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=cast(Any, optimizer),  # TrainingConfig checks it
-    )
 
 
 def _quality(

@@ -18,12 +18,19 @@ from privkernels.errors import PrivkernelsError
 from privkernels.progress import Progress
 
 if TYPE_CHECKING:
-    from privkernels.audit import AuditResult
+    from privkernels.audit import AuditResult, ModelAudit
     from privkernels.privacy.guarantee import Guarantee
 
 INTERRUPTED = 130
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+# What an interrupted command leaves, where it leaves something.
+_KEPT = {
+    "train": "finished members are kept: run the same command again to continue",
+    "audit": "shadow models in --cache are kept: run the same command again to continue",
+    "compare": "shadow models in --cache are kept: run the same command again to continue",
+}
 
 _WIDE = 120
 _COLUMNS = {
@@ -48,9 +55,7 @@ def one_line_errors(command: Callable[_Arguments, _Result]) -> Callable[_Argumen
             _say(f"privkernels: error: {error.filename or 'a file'}: {error.strerror or error}")
             raise typer.Exit(PrivkernelsError.exit_code) from None
         except KeyboardInterrupt:
-            continues = command.__name__ == "train"
-            kept = "finished members are kept: run the same command again to continue"
-            _say(f"privkernels: interrupted; {kept if continues else 'nothing was written'}")
+            _say(f"privkernels: interrupted; {_KEPT.get(command.__name__, 'nothing was written')}")
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped
@@ -121,6 +126,28 @@ def print_summary(result: AuditResult) -> None:
             out.print(Text(f"Warning ({target.name}): {warning}", style="yellow"))
     for warning in result.warnings:
         out.print(Text(f"Note: {warning}"))
+
+
+def print_model_audit(audit: ModelAudit) -> None:
+    """The table, what was checked, how the attack was chosen, and the outcome of every threshold."""
+    print_summary(audit.result)
+    for guard in audit.guards:
+        if guard.passed is not True:
+            out.print(Text(f"Check failed ({guard.name}): {guard.statement}", style="yellow"))
+    for row in audit.plan:
+        if not row.ran:
+            out.print(Text(f"Not made: {row.attack}: {row.reason}"))
+    if audit.choice is not None:
+        out.print(Text(str(audit.choice)))
+    for verdict in audit.verdicts:
+        for found in verdict.detectable:
+            out.print(Text(str(found)))
+        if verdict.exposed is not None:
+            out.print(Text(f"{verdict.name}: {verdict.exposed}"))
+        for decision in verdict.decisions:
+            out.print(Text(f"{verdict.name}: {decision.threshold}: {decision.outcome}. {decision.reason}"))
+        if verdict.outcome == "void":
+            out.print(Text(f"{verdict.name}: void: a check failed that the figures rest on", style="yellow"))
 
 
 def print_guarantee(guarantee: Guarantee) -> None:

@@ -1,0 +1,328 @@
+"""The audit of any model: guards, shadow models, attacks within a budget, a choice, a verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import nn
+
+from privkernels._files import read_json, write_json
+from privkernels.attacks import Attack, Shadows
+from privkernels.attacks.shadows import Transform
+from privkernels.audit import guards as checks
+from privkernels.audit._json import JsonValue
+from privkernels.audit.audit import AttackResult, AuditResult, Target, TargetResult, audit
+from privkernels.audit.exposed_records import ExposedRecords, exposed_records
+from privkernels.audit.guards import Guard
+from privkernels.audit.intervals import CONFIDENCE
+from privkernels.audit.plan import (
+    Clock,
+    PlannedAttack,
+    fit,
+    seconds_per_query,
+    shadows_within,
+    why_not,
+)
+from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_tpr
+from privkernels.audit.selection import AttackChoice, ShadowScores, choose_attack
+from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
+from privkernels.audit.thresholds import Decision, Threshold, decide, worst
+from privkernels.data import Records
+from privkernels.errors import CorruptFileError, InvalidArgumentError, TooFewRecordsError
+from privkernels.progress import Progress, silent
+from privkernels.training import TrainingConfig
+
+FORMAT = "privkernels model audit 1"
+# Shadow models that play the target when the attack is chosen.
+HELD_OUT = 2
+_RATES = (0.001, 0.01)
+
+
+@dataclass(frozen=True)
+class TargetVerdict(JsonValue):
+    """What the chosen attack says of one target.
+
+    Attributes:
+        name: the target's.
+        outcome: ``"below"``, ``"above"`` or ``"undecided"`` against the thresholds; ``"void"`` where a guard failed
+            that makes the figures meaningless; ``"not asked"`` without thresholds.
+        decisions: one per threshold; where no attack could be chosen beforehand, one per threshold and attack, which
+            share the error.
+        exposed: records that the chosen attack exposes; None where they cannot be listed.
+        subgroups: the chosen attack within each class; None without one.
+        detectable: the smallest leaks that this audit could have found.
+    """
+
+    name: str
+    outcome: str
+    decisions: tuple[Decision, ...]
+    exposed: ExposedRecords | None
+    subgroups: Subgroups | None
+    detectable: tuple[MinimumDetectable, ...]
+
+
+@dataclass(frozen=True)
+class ModelAudit(JsonValue):
+    """The outcome of :func:`audit_models`. Holds scores of single training records: private data.
+
+    Attributes:
+        format: version of this layout.
+        result: every attack's figures on every target.
+        guards: what would make the figures mean something else.
+        plan: every attack that was considered, and why some were not made.
+        choice: the attack chosen on held-out shadow models; None without them.
+        n_shadows: shadow models trained; 0 without.
+        seconds, budget: time taken and given; no budget is None.
+        verdicts: one per target.
+    """
+
+    format: str
+    result: AuditResult
+    guards: tuple[Guard, ...]
+    plan: tuple[PlannedAttack, ...]
+    choice: AttackChoice | None
+    n_shadows: int
+    seconds: float
+    budget: float | None
+    verdicts: tuple[TargetVerdict, ...]
+
+    @property
+    def outcome(self) -> str:
+        """The worst outcome of all targets, in the order void, above, undecided, below, not asked."""
+        found = {verdict.outcome for verdict in self.verdicts}
+        return next(kind for kind in ("void", "above", "undecided", "below", "not asked") if kind in found)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the audit as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` wrote; raises :class:`FileMissingError` or :class:`CorruptFileError`."""
+        value = read_json(path)
+        found = value.get("format") if isinstance(value, dict) else None
+        if found != FORMAT:
+            raise CorruptFileError(f"{path} should hold {FORMAT!r}, found {found!r}: run the audit again")
+        return cls.from_dict(value)
+
+
+def audit_models(
+    targets: Sequence[Target],
+    attacks: Sequence[Attack],
+    members: Records,
+    nonmembers: Records,
+    *,
+    make_model: Callable[[], nn.Module] | None = None,
+    config: TrainingConfig | None = None,
+    public: Records | None = None,
+    test: Records | None = None,
+    thresholds: Sequence[Threshold] = (),
+    budget: float | None = None,
+    n_shadows: int | None = None,
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    transforms: Mapping[str, Transform] | None = None,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ModelAudit:
+    """Audit models with everything that the given time and knowledge allow.
+
+    1. Guards: could members be told from non-members without a model? Are records shared, repeated, nearly the same?
+    2. Shadow models, if the architecture is known: trained on random halves of members and non-members together, as
+       an auditor can who holds both. As many as fit into 60 % of the budget.
+    3. Each attack first attacks two held-out shadow models, fitted on the others. The attack with the highest mean
+       figure there is chosen; the target has no part in that.
+    4. The attacks are fitted on all shadow models and attack the targets. The thresholds are decided by the chosen
+       attack alone; without shadow models by all attacks, with the error shared among them.
+
+    Args:
+        targets: at least one; distinct names.
+        attacks: unfitted; those that cannot be made are named with the reason. Cheapest first: what no longer fits into
+            the budget is left out.
+        members: records that the targets were trained on, or a random part of them.
+        nonmembers: records from the same source that they were not trained on.
+        make_model: a new network of the targets' architecture, for shadow models.
+        config: how the targets were trained, as far as known.
+        public: further non-members, for attacks that learn from them.
+        test: records for test accuracy; the non-members where None.
+        thresholds: what is allowed.
+        budget: seconds, all in all; nothing is left out where None.
+        n_shadows: at most so many; 64 without a budget.
+        cache: see :func:`privkernels.attacks.train_shadows`; an interrupted audit finds its shadow models there again.
+        transforms: augmentations that the target may have been trained with, by name.
+
+    Raises:
+        InvalidArgumentError: no target, or no attack that can be made.
+        Others as :func:`privkernels.audit.audit` and :func:`privkernels.attacks.train_shadows` do.
+    """
+    if not targets:
+        raise InvalidArgumentError("expected at least one target, got none")
+    clock, pool = Clock(budget), _joined(members, nonmembers)
+    progress(0, 1, "checking members and non-members")
+    found = [checks.blind_baseline(members, nonmembers, seed=seed), *checks.duplicates(members, nonmembers, seed=seed)]
+    progress(1, 1, "checking members and non-members")
+    shadows = None
+    if make_model is not None:
+        shadows = shadows_within(
+            make_model, pool, config or TrainingConfig(), clock,
+            most=n_shadows, seed=seed, cache=cache, workers=workers, progress=progress,
+        )  # fmt: skip
+        for target in targets:
+            found += checks.augmentation(target.model, shadows, members, transforms or {})
+    plan, held_out = _rehearse(targets, attacks, members, nonmembers, shadows, public, clock, progress)
+    ready = [fit(attack, shadows, public) for attack in attacks if attack.name in held_out]
+    if not ready:
+        raise InvalidArgumentError("no attack can be made: " + "; ".join(f"{row.attack}: {row.reason}" for row in plan))
+    result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
+    choice = _choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
+    void = checks.voided(found)
+    verdicts = [
+        _verdict(target, choice, thresholds, members, nonmembers, void, confidence) for target in result.targets
+    ]
+    return ModelAudit(
+        FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
+        clock.elapsed(), budget, tuple(verdicts),
+    )  # fmt: skip
+
+
+def _rehearse(
+    targets: Sequence[Target],
+    attacks: Sequence[Attack],
+    members: Records,
+    nonmembers: Records,
+    shadows: Shadows | None,
+    public: Records | None,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[list[PlannedAttack], dict[str, list[ShadowScores]]]:
+    """Let every attack that can be made attack the held-out shadow models; scores by attack, none without shadows."""
+    query = seconds_per_query(targets[0].model, [members, nonmembers])
+    held_out = [] if shadows is None else _held_out(shadows)
+    plan, scores = [], {}
+    for number, attack in enumerate(attacks):
+        progress(number, len(attacks), "trying the attacks on held-out shadow models")
+        reason = next((why for target in targets if (why := why_not(attack, target.model, shadows, public))), None)
+        expected = query * attack.queries_per_record() * (len(targets) + len(held_out))
+        if reason is None and expected > clock.left():
+            reason = f"it would take about {expected:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
+        begin = time.perf_counter()
+        tried: list[ShadowScores] = []
+        if reason is None:
+            reason = _try(attack, shadows, held_out, public, len(targets), clock, tried)
+        plan.append(PlannedAttack(attack.name, reason is None, reason or "", time.perf_counter() - begin))
+        if reason is None:
+            scores[attack.name] = tried
+    progress(len(attacks), len(attacks), "trying the attacks on held-out shadow models")
+    return plan, scores
+
+
+def _try(
+    attack: Attack,
+    shadows: Shadows | None,
+    held_out: Sequence[int],
+    public: Records | None,
+    n_targets: int,
+    clock: Clock,
+    scores: list[ShadowScores],
+) -> str | None:
+    """Attack the held-out shadow models one after the other; why it was given up, or None."""
+    for position, shadow in enumerate(held_out):
+        assert shadows is not None
+        begin = time.perf_counter()
+        try:
+            fitted = fit(attack, shadows.without_pair_of(shadow), public)
+            values = fitted.score(shadows.model(shadow), shadows.pool)
+        except (InvalidArgumentError, TooFewRecordsError) as error:
+            return str(error)
+        inside = shadows.trained_on(shadows.pool)[shadow]
+        scores.append((values[inside], values[~inside]))
+        seconds = time.perf_counter() - begin
+        still = seconds * (len(held_out) - position - 1 + n_targets)
+        if still > clock.left():
+            return f"it would take another {still:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
+    return None
+
+
+def _held_out(shadows: Shadows) -> list[int]:
+    """The first shadow of as many of the last pairs as can be spared: at least three pairs are left."""
+    pairs = sorted(set(shadows.pairs))
+    spared = pairs[len(pairs) - min(HELD_OUT, max(0, len(pairs) - 3)) :]
+    return [shadows.pairs.index(pair) for pair in spared]
+
+
+def _choose(held_out: Mapping[str, Sequence[ShadowScores]], thresholds: Sequence[Threshold]) -> AttackChoice:
+    """By the figure that the first threshold asks for, or the lowest rate that the held-out records allow."""
+    wanted = ["auc" if each.fpr is None else f"tpr@{each.fpr:g}" for each in thresholds[:1]]
+    for criterion in (*wanted, *(f"tpr@{rate:g}" for rate in _RATES), "auc"):
+        try:
+            return choose_attack(held_out, criterion)
+        except TooFewRecordsError:
+            continue
+    raise TooFewRecordsError("too few records to choose an attack: at least 10 members and non-members are needed")
+
+
+def _verdict(
+    target: TargetResult,
+    choice: AttackChoice | None,
+    thresholds: Sequence[Threshold],
+    members: Records,
+    nonmembers: Records,
+    void: bool,
+    confidence: float,
+) -> TargetVerdict:
+    judged = [attack for attack in target.attacks if choice is None or attack.attack == choice.name]
+    # Without a choice made beforehand every attack counts, and the error is shared.
+    each = 1 - (1 - confidence) / len(judged)
+    decisions = [
+        decide(threshold, *attack.scores, each, attack=attack.attack) for threshold in thresholds for attack in judged
+    ]
+    outcome = "void" if void else worst(decisions) if decisions else "not asked"
+    first = judged[0]
+    return TargetVerdict(
+        target.name,
+        outcome,
+        tuple(decisions),
+        _exposed(first) if choice is not None else None,
+        _subgroups(first, members, nonmembers, confidence) if choice is not None else None,
+        tuple(_detectable(len(members), len(nonmembers), len(judged))),
+    )
+
+
+def _exposed(attack: AttackResult) -> ExposedRecords | None:
+    try:
+        return exposed_records(*attack.scores)
+    except TooFewRecordsError:
+        return None
+
+
+def _subgroups(attack: AttackResult, members: Records, nonmembers: Records, confidence: float) -> Subgroups:
+    groups = groups_by_label(members.y.cpu().numpy(), nonmembers.y.cpu().numpy())
+    return measure_subgroups(*attack.scores, groups, confidence=confidence)
+
+
+def _detectable(m: int, n: int, attacks: int) -> list[MinimumDetectable]:
+    found = []
+    with contextlib.suppress(TooFewRecordsError):
+        found.append(detectable_auc(m, n, statements=attacks))
+    for rate in _RATES:
+        with contextlib.suppress(TooFewRecordsError):
+            found.append(detectable_tpr(m, n, rate, statements=attacks))
+    return found
+
+
+def _joined(members: Records, nonmembers: Records) -> Records:
+    if members.x.shape[1:] != nonmembers.x.shape[1:] or members.n_classes != nonmembers.n_classes:
+        raise InvalidArgumentError(
+            f"members and non-members need the same shape and classes, got {list(members.x.shape[1:])}, "
+            f"{members.n_classes} and {list(nonmembers.x.shape[1:])}, {nonmembers.n_classes}"
+        )
+    x, y = torch.cat([members.x, nonmembers.x]), torch.cat([members.y, nonmembers.y])
+    return Records(x, y, members.n_classes, "members and non-members")

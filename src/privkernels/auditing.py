@@ -1,0 +1,121 @@
+"""Auditing models from files: what ``privkernels audit MODEL`` and ``privkernels compare`` call.
+
+A model is a release (a folder that :func:`privkernels.publish` wrote) or any ``.safetensors`` file; records are
+``.npz`` files. No defence is needed for an audit, and none of its training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from privkernels import _files, models
+from privkernels.attacks import Attack
+from privkernels.audit import ModelAudit, Target, all_attacks, audit_models, write_report
+from privkernels.data import Records, load_arrays
+from privkernels.errors import FileMissingError, InvalidArgumentError
+from privkernels.progress import Progress, silent
+from privkernels.publishing import Release
+from privkernels.workflow import release_target
+
+PathLike = str | os.PathLike[str]
+
+
+def audit_files(
+    paths: Sequence[PathLike],
+    model: str,
+    members: PathLike,
+    nonmembers: PathLike,
+    *,
+    public: PathLike | None = None,
+    test: PathLike | None = None,
+    n_classes: int | None = None,
+    attacks: Sequence[Attack] | None = None,
+    report: PathLike | None = None,
+    json_path: PathLike | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> ModelAudit:
+    """Audit models in files with records in files; see :func:`privkernels.audit.audit_models`.
+
+    Args:
+        paths: releases or ``.safetensors`` files, at least one, all of one architecture.
+        model: spec of that architecture for :func:`privkernels.models.build`: a name, or ``package.module:factory``,
+            which is imported and called.
+        members: ``.npz`` file (:func:`privkernels.data.load_arrays`) of records that the models were trained on.
+        nonmembers: of records from the same source that they were not trained on.
+        public: of further non-members, for attacks that learn from them.
+        test: of records for test accuracy; the non-members where None.
+        n_classes: number of classes; one more than the largest label of all files where None.
+        attacks: unfitted; all of the library's where None.
+        report, json_path: where to write the audit as HTML and as JSON; both hold private data.
+        settings: thresholds, budget, config, cache, ..., for :func:`privkernels.audit.audit_models`.
+
+    Raises:
+        FileMissingError, CorruptFileError, UnsafeFormatError: a file cannot be read.
+        MemberMismatchError: weights that do not fit the architecture.
+        OutputExistsError: ``report`` or ``json_path`` cannot be written.
+    """
+    for output in (report, json_path):
+        if output is not None:
+            _files.check_output_file(output)
+    records = _load({"members": members, "non-members": nonmembers, "public": public, "test": test}, n_classes)
+    make_model = _factory(model, records["members"])
+    targets = [load_target(path, make_model, name) for path, name in zip(paths, _names(paths), strict=True)]
+    result = audit_models(
+        targets,
+        all_attacks() if attacks is None else attacks,
+        records["members"],
+        records["non-members"],
+        public=records.get("public"),
+        test=records.get("test"),
+        make_model=make_model,
+        progress=progress,
+        **settings,
+    )
+    if json_path is not None:
+        result.save(json_path)
+    if report is not None:
+        write_report(result.result, report, audit=result)
+    return result
+
+
+def load_target(path: PathLike, make_model: Callable[[], nn.Module], name: str) -> Target:
+    """A release folder or a ``.safetensors`` file as the target of an audit.
+
+    Raises:
+        FileMissingError, CorruptFileError, UnsafeFormatError, MemberMismatchError: see :func:`audit_files`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return release_target(Release.load(path), make_model, name)
+    if not path.is_file():
+        raise FileMissingError(f"there is no model {path}: give a release folder or a .safetensors file")
+    return Target(name, models.load_weights(make_model(), path), None, {"file": path.name})
+
+
+def _load(paths: dict[str, PathLike | None], n_classes: int | None) -> dict[str, Records]:
+    given = {role: path for role, path in paths.items() if path is not None}
+    records = {role: load_arrays(path, n_classes=n_classes) for role, path in given.items()}
+    most = max(part.n_classes for part in records.values())
+    return {role: Records(part.x, part.y, most, part.name) for role, part in records.items()}
+
+
+def _factory(model: str, records: Records) -> Callable[[], nn.Module]:
+    shape = tuple(records.x.shape[1:])
+    return lambda: models.build(model, input_shape=shape, n_classes=records.n_classes)
+
+
+def _names(paths: Sequence[PathLike]) -> list[str]:
+    """File names where they differ, and whole paths where not."""
+    if not paths:
+        raise InvalidArgumentError("expected at least one model, got none")
+    short = [Path(path).name or str(path) for path in paths]
+    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError("the same model is given twice: give every file once")
+    return names

@@ -1,0 +1,153 @@
+"""The audit of any model, from guards to verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack
+from privkernels.audit import ModelAudit, Target, Threshold, audit_models
+from privkernels.audit.plan import Clock
+from privkernels.data import Records
+from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.training import TrainingConfig
+from tests.support.membership import Game, train
+
+CONFIG = TrainingConfig(epochs=20, batch_size=32, learning_rate=0.1)
+
+
+def attacks() -> list[Attack]:
+    return [LossThreshold(), ShadowModelAttack(min_class_records=500)]
+
+
+@pytest.fixture(scope="module")
+def audited(game: Game, tmp_path_factory: pytest.TempPathFactory) -> ModelAudit:
+    """An overfitted network and one that saw neither kind, with shadow models."""
+    return audit_models(
+        [Target("leaking", game.target), Target("stranger", train(game.attacker, game.config, seed=9))],
+        attacks(),
+        game.members,
+        game.nonmembers,
+        make_model=game.make_model,
+        config=game.config,
+        n_shadows=10,
+        thresholds=[Threshold(0.6), Threshold(0.5, 0.01)],
+    )
+
+
+def test_a_leak_is_found_and_a_stranger_is_not_accused(audited: ModelAudit) -> None:
+    leaking, stranger = audited.verdicts
+    assert [decision.outcome for decision in leaking.decisions] == ["above", "below"]
+    assert leaking.outcome == "above"
+    assert stranger.outcome == "below"
+    assert audited.outcome == "above"
+    assert leaking.exposed is not None
+    assert len(leaking.exposed.records) >= len(stranger.exposed.records) == 0
+
+
+def test_the_attack_is_chosen_on_held_out_shadows_and_alone_decides(audited: ModelAudit) -> None:
+    assert audited.choice is not None
+    assert audited.choice.criterion == "auc"
+    assert {row.name for row in audited.choice.table} == {"loss threshold", "shadow models"}
+    assert all(len(row.values) == 2 for row in audited.choice.table)
+    for verdict in audited.verdicts:
+        assert {decision.attack for decision in verdict.decisions} == {audited.choice.name}
+        assert all(decision.confidence == 0.95 for decision in verdict.decisions)
+
+
+def test_the_choice_does_not_see_the_target(game: Game) -> None:
+    """An attack that knows the members of the target, and nothing of shadow models, is not chosen."""
+
+    class Cheat(Attack):
+        name = "cheat"
+
+        def score(self, target: Any, records: Records) -> np.ndarray:
+            if target is game.target:
+                known = set(game.members.digests())
+                return np.array([float(digest in known) for digest in records.digests()])
+            return np.random.default_rng(0).normal(size=len(records))
+
+    result = audit_models(
+        [Target("t", game.target)], [Cheat(), LossThreshold()], game.members, game.nonmembers,
+        make_model=game.make_model, config=CONFIG, n_shadows=8, thresholds=[Threshold(0.9)],
+    )  # fmt: skip
+    assert result.choice is not None
+    assert result.choice.name == "loss threshold"
+    assert result.outcome == "below"
+
+
+def test_without_shadow_models_every_attack_counts_and_the_error_is_shared(game: Game) -> None:
+    second = LossThreshold()
+    second.name = "loss again"
+    result = audit_models(
+        [Target("t", game.target)], [LossThreshold(), second, ShadowModelAttack()], game.members, game.nonmembers,
+        thresholds=[Threshold(0.55)],
+    )  # fmt: skip
+    assert result.choice is None
+    assert result.n_shadows == 0
+    assert [decision.attack for decision in result.verdicts[0].decisions] == ["loss threshold", "loss again"]
+    assert all(decision.confidence == 0.975 for decision in result.verdicts[0].decisions)
+    assert result.outcome == "above"
+    left_out = [row for row in result.plan if not row.ran]
+    assert [row.attack for row in left_out] == ["shadow models"]
+    assert "architecture" in left_out[0].reason
+
+
+def test_records_from_two_sources_void_the_audit(game: Game) -> None:
+    brighter = Records(game.nonmembers.x * 1.2, game.nonmembers.y, 10, "brighter")
+    result = audit_models(
+        [Target("t", game.target)], [LossThreshold()], game.members, brighter, thresholds=[Threshold(0.6)]
+    )
+    assert result.outcome == "void"
+
+
+def test_what_does_not_fit_the_budget_is_left_out_and_named(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(LossThreshold):
+        name = "slow"
+
+        def queries_per_record(self) -> int:
+            return 10**9
+
+    monkeypatch.setattr(Clock, "left", lambda self: 30.0)
+    result = audit_models(
+        [Target("t", game.target)], [LossThreshold(), Slow()], game.members, game.nonmembers, budget=30.0
+    )
+    assert [row.ran for row in result.plan] == [True, False]
+    assert "30 s are left" in result.plan[1].reason
+    assert result.outcome == "not asked"
+    assert result.budget == 30.0
+
+
+def test_no_attack_at_all_is_an_error_that_names_the_reasons(game: Game) -> None:
+    with pytest.raises(InvalidArgumentError, match="shadow models: it needs"):
+        audit_models([Target("t", game.target)], [ShadowModelAttack()], game.members, game.nonmembers)
+    with pytest.raises(InvalidArgumentError, match="at least one target"):
+        audit_models([], attacks(), game.members, game.nonmembers)
+    other = Records(torch.zeros(30, 5), torch.zeros(30, dtype=torch.int64), 10, "other")
+    with pytest.raises(InvalidArgumentError, match="same shape"):
+        audit_models([Target("t", game.target)], attacks(), game.members, other, make_model=game.make_model)
+
+
+def test_it_survives_its_file(audited: ModelAudit, tmp_path: Path) -> None:
+    audited.save(tmp_path / "a.json")
+    assert ModelAudit.load(tmp_path / "a.json") == audited
+    (tmp_path / "b.json").write_text(json.dumps({"format": "something"}))
+    with pytest.raises(CorruptFileError, match="model audit"):
+        ModelAudit.load(tmp_path / "b.json")
+
+
+def test_the_worst_outcome_is_the_audits(audited: ModelAudit) -> None:
+    def with_outcomes(*outcomes: str) -> ModelAudit:
+        verdicts = tuple(dataclasses.replace(audited.verdicts[0], outcome=outcome) for outcome in outcomes)
+        return dataclasses.replace(audited, verdicts=verdicts)
+
+    assert with_outcomes("below", "undecided").outcome == "undecided"
+    assert with_outcomes("above", "undecided").outcome == "above"
+    assert with_outcomes("above", "void").outcome == "void"
+    assert with_outcomes("below", "below").outcome == "below"

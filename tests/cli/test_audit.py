@@ -1,0 +1,88 @@
+"""privkernels audit of any model: exit codes, files, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from privkernels.data import Records
+from tests.support.commands import fails, run
+from tests.support.membership import play
+
+QUICK = ("--epochs", 20, "--batch-size", 32, "--learning-rate", 0.1, "--shadows", 8)
+
+
+def save(path: Path, records: Records) -> Path:
+    np.savez(path, x=records.x.numpy(), y=records.y.numpy())
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overfitted network, its members and non-members, as files."""
+    folder, game = tmp_path_factory.mktemp("files"), play()
+    save_file(game.target.state_dict(), folder / "model.safetensors")
+    save(folder / "a.npz", game.members)
+    save(folder / "b.npz", game.nonmembers)
+    return folder
+
+
+def command(files: Path, *more: object) -> tuple[object, ...]:
+    return ("audit", files / "model.safetensors", "--model", "mlp-32", "--members", files / "a.npz",
+            "--non-members", files / "b.npz", *more)  # fmt: skip
+
+
+def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -> None:
+    report, figures = tmp_path / "report.html", tmp_path / "audit.json"
+    done = run(*command(files, *QUICK, "--max-auc", 0.55, "--report", report, "--json", figures))
+    assert done.returncode == 1, done.stderr
+    assert "above the 0.55 that is allowed" in done.stdout
+    assert "was chosen among" in done.stdout
+    assert "training shadow models" in done.stderr
+    audit = json.loads(figures.read_text())
+    assert audit["format"] == "privkernels model audit 1"
+    assert audit["n_shadows"] == 8
+    assert '<h2 id="decision">' in report.read_text()
+
+
+def test_below_exits_with_0_and_undecided_with_2(files: Path) -> None:
+    assert run(*command(files, *QUICK, "--max-tpr", "0.9@0.1")).returncode == 0
+    undecided = run(*command(files, *QUICK, "--max-tpr", "0.01@0.001"))
+    assert undecided.returncode == 2
+    assert "undecided" in undecided.stdout
+    assert run(*command(files, *QUICK)).returncode == 0, "nothing was asked"
+
+
+def test_two_sources_exit_with_2(files: Path, tmp_path: Path) -> None:
+    with np.load(files / "b.npz") as arrays:
+        np.savez(tmp_path / "b.npz", x=arrays["x"] * np.float32(1.2), y=arrays["y"])
+    done = run(*command(files, *QUICK, "--max-auc", 0.99, "--non-members", tmp_path / "b.npz"))
+    assert done.returncode == 2
+    assert "void" in done.stdout
+
+
+def test_the_cache_serves_a_second_audit(files: Path, tmp_path: Path) -> None:
+    first = run(*command(files, *QUICK, "--cache", tmp_path))
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("member-*.safetensors")}
+    assert len(written) == 8
+    second = run(*command(files, *QUICK, "--cache", tmp_path))
+    assert first.returncode == second.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("member-*.safetensors")} == written
+
+
+def test_mistakes_are_named_on_one_line(files: Path, tmp_path: Path) -> None:
+    assert "give --model" in fails("audit", files / "model.safetensors", "--members", files / "a.npz")
+    assert "0.01@0.001" in fails(*command(files, "--max-tpr", "one percent"))
+    assert "10m" in fails(*command(files, "--budget", "soon"))
+    assert "no model" in fails("audit", files / "none.safetensors", *command(files)[2:])
+    assert "instead of" in fails(*command(files, "--model", "mlp-16"))
+    assert "given twice" in fails("audit", files / "model.safetensors", *command(files)[1:])
+    (tmp_path / "c.npz").write_bytes((files / "a.npz").read_bytes()[:1000])
+    assert "is damaged" in fails(*command(files, "--members", tmp_path / "c.npz"))
+    assert "go with --members as a .npz" in fails(*command(files, "--data", "digits"))
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04pickle")
+    assert "pickle" in fails("audit", tmp_path / "model.pt", *command(files)[2:])
