@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from privkernels.errors import GraphCaptureError, PrivkernelsError
 from privkernels.ops import _library, noise_add, pack_mask, prune_apply_, unpack_mask
@@ -29,11 +30,13 @@ def operators() -> dict[str, torch._ops.OpOverload]:
 
 
 class OnCuda(TorchDispatchMode):
-    """Runs what is registered for CUDA, where fake tensors would have the operators' fakes run."""
+    """Runs what is registered for the tensors' device, where fake tensors would have the operators' fakes run."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "privkernels":
-            return function.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *args)
+            there = any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in tree_leaves(args))
+            key = torch._C.DispatchKey.CUDA if there else torch._C.DispatchKey.CPU
+            return function.redispatch(torch._C.DispatchKeySet(key), *args)
         return function(*args, **(kwargs or {}))
 
 

@@ -21,8 +21,8 @@ _REASONS: dict[str, str] = {}  # of operators that refuse to be captured, by nam
 def define(schema: str, *, outside_graphs: str | None) -> None:
     """Define an operator. ``outside_graphs`` says why it cannot be part of a CUDA graph; None where it can be.
 
-    The tag (PyTorch 2.8 on; before, there is the error alone) keeps the operator out of the graphs of
-    ``torch.compile(mode="reduce-overhead")``.
+    The tag keeps the operator out of the graphs of ``torch.compile(mode="reduce-overhead")``. The oldest PyTorch that
+    is allowed does not have it, and has the error alone.
     """
     tag = getattr(torch.Tag, "cudagraph_unsafe", None)
     library.define(schema, tags=() if outside_graphs is None or tag is None else (tag,))
