@@ -68,12 +68,12 @@ fi
 
 # No plugins of the machine: each may warn, and a warning is an error.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-step 100 "tests marked gpu" "$venv" -m pytest -m gpu tests/ops -p no:cacheprovider --junitxml "$out/gpu_tests.xml"
+step 120 "tests marked gpu" "$venv" -m pytest -m gpu tests/ops -p no:cacheprovider --junitxml "$out/gpu_tests.xml"
 if grep -q 'skipped="[1-9]' "$out/gpu_tests.xml" 2>/dev/null; then
   echo "== a gpu test was skipped on a machine with a GPU" >&2
   failed+=("skipped tests")
 fi
-step 120 "kernels on the GPU" "$venv" -m benchmarks.kernels --device cuda --rounds 3 --json "$out/kernels_cuda.json"
+step 100 "kernels on the GPU" "$venv" -m benchmarks.kernels --device cuda --rounds 3 --json "$out/kernels_cuda.json"
 step 60 "kernels on this machine's processor" "$venv" -m benchmarks.kernels --quick --json "$out/kernels_cpu_quick.json"
 
 if sanitizer=$(command -v compute-sanitizer); then

@@ -93,5 +93,9 @@ class NativeModuleError(PrivkernelsError, ImportError):
     """The compiled module is missing, or cannot run on this machine."""
 
 
+class GraphCaptureError(PrivkernelsError, RuntimeError):
+    """An operator was called while a CUDA graph is captured, but cannot be part of one (the message says why)."""
+
+
 class MissingDependencyError(PrivkernelsError, ImportError):
     """An optional library is needed; the message names the extra to install."""

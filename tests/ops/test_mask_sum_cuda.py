@@ -1,4 +1,4 @@
-"""mask_sum on a CUDA device: the CPU's bits."""
+"""mask_sum on a CUDA device: the CPU's bits, the caller's stream."""
 
 from __future__ import annotations
 
@@ -24,3 +24,23 @@ def test_has_the_cpus_bits(dtype: torch.dtype, seeds: int) -> None:
         strided = values.cuda().repeat_interleave(2)[::2]
         mask_sum_(strided, keys, signs, round=2, first_element=first)
         assert torch.equal(strided.cpu(), expected)
+
+
+def test_runs_on_the_callers_stream() -> None:
+    """The values are still being written on that stream when the call is made."""
+    values = torch.arange(100_000, dtype=torch.int32) * 12345
+    keys, signs = [Key.from_seed(seed) for seed in range(3)], [1, -1, 1]
+    expected = mask_sum(values, keys, signs)
+    source = values.cuda()
+    late, changed = torch.zeros_like(source), torch.zeros_like(source)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        late.copy_(source)
+        changed.copy_(source)
+        got = mask_sum(late, keys, signs)
+        mask_sum_(changed, keys, signs)
+    stream.synchronize()
+    assert torch.equal(got.cpu(), expected)
+    assert torch.equal(changed.cpu(), expected)

@@ -98,3 +98,19 @@ def test_runs_on_the_callers_stream() -> None:
         got, _ = prune_mask(late, keep=1000)
     stream.synchronize()
     assert torch.equal(got[0].cpu(), expected[0])
+
+
+def test_application_runs_on_the_callers_stream() -> None:
+    """It returns before it is done: nothing is read back."""
+    x = torch.randn(100_000, generator=torch.Generator().manual_seed(3))
+    source, mask = x.cuda(), (x > 0).cuda()
+    late, late_mask = torch.zeros_like(source), torch.ones_like(mask)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        late.copy_(source)
+        late_mask.copy_(mask)
+        prune_apply_(late, late_mask)
+    stream.synchronize()
+    assert torch.equal(late.cpu(), torch.where(x > 0, x, 0))

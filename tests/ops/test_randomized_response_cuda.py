@@ -38,3 +38,19 @@ def test_the_first_value_out_of_range_is_named() -> None:
     values[70_000], values[60_000] = -1, 9
     with pytest.raises(InvalidArgumentError, match="element 60000 is 9"):
         randomized_response(values, categories=9, **DRAW)
+
+
+def test_runs_on_the_callers_stream() -> None:
+    """The values are still being written on that stream when the call is made."""
+    values = torch.randint(0, 9, (100_000,), generator=torch.Generator().manual_seed(1))
+    expected = randomized_response(values, categories=9, **DRAW)
+    source = values.cuda()
+    late = torch.full_like(source, -1)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        late.copy_(source)
+        got = randomized_response(late, categories=9, **DRAW)
+    stream.synchronize()
+    assert torch.equal(got.cpu(), expected)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from privkernels.errors import InvalidArgumentError
+from privkernels.ops._library import refuse_capture
 
 # The dtypes that kernels take, numbered as FloatFormat in csrc/include/privkernels/format.h.
 FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
@@ -102,6 +103,7 @@ def _count_out(tensors: Sequence[torch.Tensor], cluster: Sequence[int], begin: i
         (tensors[i].data_ptr() - begin) % bytes_each for i in cluster
     ):
         _refuse(cluster[0], cluster[1] if len(cluster) > 1 else cluster[0])
+    refuse_capture("an operator that works in place on tensors that interleave", [tensors[i] for i in cluster])
     # Every entry writes its number into its place, and finds it there unless another one wrote there too.
     places = torch.empty((end - begin) // bytes_each, dtype=torch.int64, device=tensors[cluster[0]].device)
     views, numbers, first = [], [], 0

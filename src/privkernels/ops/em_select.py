@@ -19,7 +19,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import key_bytes, library
+from privkernels.ops._library import KEYED, define, implement, key_bytes
 from privkernels.randomness import Key
 
 Mechanism = Literal["exponential", "permute-and-flip"]
@@ -30,9 +30,10 @@ _NON_FINITE = 2  # csrc/include/privkernels/status.h
 _LARGEST_MULTIPLIER = 1e300
 _MOST_CANDIDATES = 2**32
 
-library.define(
+define(
     "em_select(Tensor scores, Tensor? offsets, Tensor key, float multiplier, int k, bool permute_and_flip, "
-    "int first_segment) -> Tensor"
+    "int first_segment) -> Tensor",
+    outside_graphs=KEYED,
 )
 
 
@@ -312,6 +313,4 @@ def _fake_em_select(
     return scores.new_empty((_check(scores, offsets, k), k), dtype=torch.int64)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("em_select", _em_select, _device)
-torch.library.register_fake("privkernels::em_select", _fake_em_select, lib=library)
+implement("em_select", _em_select, _fake_em_select)

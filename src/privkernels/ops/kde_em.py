@@ -14,7 +14,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import key_bytes, library
+from privkernels.ops._library import KEYED, READS_BACK, define, implement, key_bytes, refuse_capture
 from privkernels.ops._memory import FORMATS
 from privkernels.randomness import Key
 
@@ -23,13 +23,15 @@ _TRIALS, _MOST_NODES = 9, 264  # kTrials and kMaxNodes of csrc/core/kde_envelope
 _ROOT_HALF = math.sqrt(0.5)
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-library.define(
+define(
     "kde_em(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, Tensor key, float window_ratio, "
-    "int grid_points, float multiplier, int first_element, int attempt, bool fixed_work=False) -> (Tensor, Tensor)"
+    "int grid_points, float multiplier, int first_element, int attempt, bool fixed_work=False) -> (Tensor, Tensor)",
+    outside_graphs=KEYED,
 )
-library.define(
+define(
     "kde_scores(Tensor[] members, Tensor lo, Tensor hi, Tensor bandwidth, float window_ratio, "
-    "int grid_points) -> Tensor"
+    "int grid_points) -> Tensor",
+    outside_graphs=READS_BACK,
 )
 
 
@@ -79,6 +81,7 @@ def kde_em(
         NonFiniteValueError: a member holds NaN or infinity (member and element are named).
     """
     members = _members(theta)
+    refuse_capture("kde_em", members)
     lo, hi, bandwidth = (_per_element(value, members, name) for value, name in _named(lo, hi, bandwidth))
     if not isinstance(key, Key):
         raise InvalidArgumentError(f"key is a privkernels.Key, not {type(key).__name__}")
@@ -106,6 +109,7 @@ def kde_scores(
     They are a function of the private members and are not protected by anything.
     """
     members = _members(theta)
+    refuse_capture("kde_scores", members)
     lo, hi, bandwidth = (_per_element(value, members, name) for value, name in _named(lo, hi, bandwidth))
     _check_numbers(grid_points)
     scores: torch.Tensor = torch.ops.privkernels.kde_scores(
@@ -372,8 +376,5 @@ def _fake_kde_scores(
     return members[0].new_empty((_check(members, lo, hi, bandwidth), grid_points), dtype=torch.float32)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("kde_em", _kde_em, _device)
-    library.impl("kde_scores", _kde_scores, _device)
-torch.library.register_fake("privkernels::kde_em", _fake_kde_em, lib=library)
-torch.library.register_fake("privkernels::kde_scores", _fake_kde_scores, lib=library)
+implement("kde_em", _kde_em, _fake_kde_em)
+implement("kde_scores", _kde_scores, _fake_kde_scores)

@@ -16,7 +16,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import READS_BACK, define, implement, refuse_capture
 from privkernels.ops._memory import cuda_place, tensors_of
 
 Method = Literal["auto", "optimal", "lloyd"]
@@ -27,9 +27,13 @@ _MOST_CLUSTERS = 65536
 _MOST_BITS = 40
 _NON_FINITE, _INVALID_PARAMETER = 2, 3  # csrc/include/privkernels/status.h
 
-library.define("kmeans1d(Tensor values, int k, int iterations, str method) -> (Tensor, Tensor, Tensor, Tensor)")
-library.define(
-    "kmeans1d_split(Tensor values, Tensor centroids, int centroid_bits, int residual_bits) -> (Tensor, Tensor, Tensor)"
+define(
+    "kmeans1d(Tensor values, int k, int iterations, str method) -> (Tensor, Tensor, Tensor, Tensor)",
+    outside_graphs=READS_BACK,
+)
+define(
+    "kmeans1d_split(Tensor values, Tensor centroids, int centroid_bits, int residual_bits) -> (Tensor, Tensor, Tensor)",
+    outside_graphs=READS_BACK,
 )
 
 
@@ -109,6 +113,7 @@ def kmeans1d_layers(
     Errors name the layer.
     """
     layers = tensors_of(layers, "layers")
+    refuse_capture("kmeans1d_layers", layers)
     for i, layer in enumerate(layers):
         with _naming_layer(i):
             _check_values(layer)
@@ -166,6 +171,7 @@ def kmeans1d_split(
     """
     _check_values(values)
     _check_bits(centroid_bits, residual_bits)
+    refuse_capture("kmeans1d_split", [values, centroids])
     if not isinstance(centroids, torch.Tensor):
         centroids = kmeans1d(values, centroids, iterations=iterations, method=method).centroids
     if not centroids.is_floating_point() or centroids.dim() != 1 or not 1 <= centroids.numel() <= _MOST_CLUSTERS:
@@ -356,8 +362,5 @@ def _fake_kmeans1d_split(
     return empty(_index_dtype(centroids.numel())), empty(torch.int32), empty(torch.float32)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("kmeans1d", _kmeans1d, _device)
-    library.impl("kmeans1d_split", _kmeans1d_split, _device)
-torch.library.register_fake("privkernels::kmeans1d", _fake_kmeans1d, lib=library)
-torch.library.register_fake("privkernels::kmeans1d_split", _fake_kmeans1d_split, lib=library)
+implement("kmeans1d", _kmeans1d, _fake_kmeans1d)
+implement("kmeans1d_split", _kmeans1d_split, _fake_kmeans1d_split)

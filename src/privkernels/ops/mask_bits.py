@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from privkernels.errors import InvalidArgumentError
+from privkernels.ops._library import refuse_capture
 
 
 def pack_mask(mask: torch.Tensor) -> torch.Tensor:
@@ -46,6 +47,7 @@ def count_kept(mask: torch.Tensor) -> int:
     Raises:
         InvalidArgumentError: the mask is neither.
     """
+    refuse_capture("count_kept", [mask])
     if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:
         return int(mask.sum())
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8:

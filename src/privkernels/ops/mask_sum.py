@@ -14,7 +14,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import KEYED, define, implement, refuse_capture
 from privkernels.ops._memory import cuda_place, mark_changed, refuse_overlaps
 from privkernels.randomness import Key
 
@@ -25,8 +25,13 @@ _NARROW = (torch.int32, torch.uint32)
 _WIDE = (torch.int64, torch.uint64)
 _SIGNS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
-library.define("mask_sum_(Tensor(a!) values, Tensor seeds, Tensor signs, int round, int first_element) -> ()")
-library.define("mask_sum(Tensor values, Tensor seeds, Tensor signs, int round, int first_element) -> Tensor")
+define(
+    "mask_sum_(Tensor(a!) values, Tensor seeds, Tensor signs, int round, int first_element) -> ()",
+    outside_graphs=KEYED,
+)
+define(
+    "mask_sum(Tensor values, Tensor seeds, Tensor signs, int round, int first_element) -> Tensor", outside_graphs=KEYED
+)
 
 
 def mask_sum(
@@ -69,6 +74,7 @@ def mask_sum_(
 ) -> torch.Tensor:
     """:func:`mask_sum` in place: changes ``values``, which may not overlap itself, and returns it."""
     _check_values(values)
+    refuse_capture("mask_sum_", [values])
     refuse_overlaps([values])
     torch.ops.privkernels.mask_sum_(values, *_arguments(seeds, signs, round, first_element))
     return values
@@ -104,6 +110,7 @@ def encode_fixed_point(x: torch.Tensor, *, fraction_bits: int, dtype: torch.dtyp
     _check_fixed_point(fraction_bits, dtype)
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         raise InvalidArgumentError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    refuse_capture("encode_fixed_point", [x])
     bad = (~x.detach().isfinite()).flatten()
     if bad.any():
         raise NonFiniteValueError(f"x holds NaN or infinity in element {int(bad.int().argmax())} (in row-major order)")
@@ -235,8 +242,5 @@ def _fake_mask_sum_(
     _check_seeds(seeds, signs)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("mask_sum", _mask_sum, _device)
-    library.impl("mask_sum_", _mask_sum_, _device)
-torch.library.register_fake("privkernels::mask_sum", _fake_mask_sum, lib=library)
-torch.library.register_fake("privkernels::mask_sum_", _fake_mask_sum_, lib=library)
+implement("mask_sum", _mask_sum, _fake_mask_sum)
+implement("mask_sum_", _mask_sum_, _fake_mask_sum_)

@@ -19,7 +19,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import key_bytes, library
+from privkernels.ops._library import KEYED, define, implement, key_bytes, refuse_capture
 from privkernels.ops._memory import FORMATS
 from privkernels.ops.noise_law import Distribution, NoiseLaw, noise_law
 from privkernels.randomness import Key
@@ -29,11 +29,13 @@ _FORMATS = {torch.float32: (24, -126), torch.float16: (11, -14), torch.bfloat16:
 _LARGEST_STEPS = 2**50
 _LARGEST_EXPONENT = 100
 
-library.define(
-    "noise_add(Tensor x, str distribution, float steps, int exponent, Tensor key, int first_element) -> Tensor"
+define(
+    "noise_add(Tensor x, str distribution, float steps, int exponent, Tensor key, int first_element) -> Tensor",
+    outside_graphs=KEYED,
 )
-library.define(
-    "noise_steps(int size, str distribution, float steps, Tensor key, int first_element, Device device) -> Tensor"
+define(
+    "noise_steps(int size, str distribution, float steps, Tensor key, int first_element, Device device) -> Tensor",
+    outside_graphs=KEYED,
 )
 
 
@@ -241,6 +243,7 @@ def _noise_add(
 def _noise_steps(
     size: int, distribution: Distribution, steps: float, key: torch.Tensor, first_element: int, device: torch.device
 ) -> torch.Tensor:
+    refuse_capture("noise_steps", [device])  # the key, a tensor on the CPU, decides what is called
     law = noise_law(distribution, steps)
     if device.type not in ("cpu", "cuda"):
         raise InvalidArgumentError(f"device must be cpu or cuda, got {device}")
@@ -262,8 +265,5 @@ def _fake_noise_steps(
     return torch.empty(size, dtype=torch.int64, device=device)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("noise_add", _noise_add, _device)
-    library.impl("noise_steps", _noise_steps, _device)
-torch.library.register_fake("privkernels::noise_add", _fake_noise_add, lib=library)
-torch.library.register_fake("privkernels::noise_steps", _fake_noise_steps, lib=library)
+implement("noise_add", _noise_add, _fake_noise_add)
+implement("noise_steps", _noise_steps, _fake_noise_steps)

@@ -14,7 +14,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import check_key, key_bytes, library
+from privkernels.ops._library import KEYED, READS_BACK, check_key, define, implement, key_bytes, library
 from privkernels.ops._memory import FORMATS
 from privkernels.ops.noise_add import _entries, _exponent
 from privkernels.ops.noise_law import noise_law
@@ -28,13 +28,15 @@ _SMALL, _LARGE = 2.0**-40, 2.0**40
 _FINENESS = 2.0**-13  # of the default grid: noise of two tables, and a rounding that adds little to the sensitivity
 _CHANNELS = 2**20
 
-library.define(
+define(
     "noisy_activations(Tensor x, float? clip, bool norm, bool signed, int? window, float alpha, float beta, "
-    "float gamma, float noise_std, int? exponent, Tensor key, int first_element, int attempt) -> Tensor"
+    "float gamma, float noise_std, int? exponent, Tensor key, int first_element, int attempt) -> Tensor",
+    outside_graphs=f"with noise, {KEYED}; without, {READS_BACK}",
 )
-library.define(
+define(
     "noisy_activations_backward(Tensor grad, Tensor x, float? clip, bool norm, bool signed, int? window, float alpha, "
-    "float beta, float gamma) -> Tensor"
+    "float beta, float gamma) -> Tensor",
+    outside_graphs=None,
 )
 
 
@@ -352,10 +354,7 @@ def _no_second(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     )
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("noisy_activations", _noisy_activations, _device)
-    library.impl("noisy_activations_backward", _noisy_activations_backward, _device)
-torch.library.register_fake("privkernels::noisy_activations", _fake, lib=library)
-torch.library.register_fake("privkernels::noisy_activations_backward", _fake_backward, lib=library)
+implement("noisy_activations", _noisy_activations, _fake)
+implement("noisy_activations_backward", _noisy_activations_backward, _fake_backward)
 torch.library.register_autograd("privkernels::noisy_activations", _backward, setup_context=_setup_context, lib=library)
 torch.library.register_autograd("privkernels::noisy_activations_backward", _no_second, lib=library)

@@ -16,7 +16,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import library
+from privkernels.ops._library import READS_BACK, define, implement
 from privkernels.ops._memory import FORMATS, cuda_place, flat_view, mark_changed, refuse_overlaps, stride_of, tensors_of
 from privkernels.ops.mask_bits import check_bits
 
@@ -28,13 +28,14 @@ _BOOLS, _BITS, _VALUES, _IN_PLACE = 0, 1, 2, 3
 _NON_FINITE = 2  # csrc/include/privkernels/status.h
 _LARGEST_PATTERN = 64
 
-library.define(
-    "prune_mask(Tensor[] scores, int keep, bool magnitude, bool as_bits) -> (Tensor[] masks, Tensor threshold)"
+define(
+    "prune_mask(Tensor[] scores, int keep, bool magnitude, bool as_bits) -> (Tensor[] masks, Tensor threshold)",
+    outside_graphs=READS_BACK,
 )
-library.define("prune_project(Tensor[] tensors, int keep) -> Tensor[]")
-library.define("prune_project_(Tensor(a!)[] tensors, int keep) -> ()")
-library.define("prune_apply_(Tensor(a!)[] tensors, Tensor[] masks) -> ()")
-library.define("prune_pattern_mask(Tensor scores, int n, int m, int dim) -> Tensor")
+define("prune_project(Tensor[] tensors, int keep) -> Tensor[]", outside_graphs=READS_BACK)
+define("prune_project_(Tensor(a!)[] tensors, int keep) -> ()", outside_graphs=READS_BACK)
+define("prune_apply_(Tensor(a!)[] tensors, Tensor[] masks) -> ()", outside_graphs=None)
+define("prune_pattern_mask(Tensor scores, int n, int m, int dim) -> Tensor", outside_graphs=READS_BACK)
 
 
 def prune_mask(
@@ -374,13 +375,8 @@ def _fake_prune_pattern_mask(scores: torch.Tensor, n: int, m: int, dim: int) -> 
     return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
 
 
-for _name, _run, _fake in (
-    ("prune_mask", _prune_mask, _fake_prune_mask),
-    ("prune_project", _prune_project, _fake_prune_project),
-    ("prune_project_", _prune_project_, _fake_prune_project_),
-    ("prune_apply_", _prune_apply_, _fake_prune_apply_),
-    ("prune_pattern_mask", _prune_pattern_mask, _fake_prune_pattern_mask),
-):
-    for _device in ("CPU", "CUDA"):
-        library.impl(_name, _run, _device)
-    torch.library.register_fake(f"privkernels::{_name}", _fake, lib=library)
+implement("prune_mask", _prune_mask, _fake_prune_mask)
+implement("prune_project", _prune_project, _fake_prune_project)
+implement("prune_project_", _prune_project_, _fake_prune_project_)
+implement("prune_apply_", _prune_apply_, _fake_prune_apply_)
+implement("prune_pattern_mask", _prune_pattern_mask, _fake_prune_pattern_mask)

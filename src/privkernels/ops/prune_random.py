@@ -16,7 +16,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
-from privkernels.ops._library import check_key, key_bytes, library
+from privkernels.ops._library import KEYED, check_key, define, implement, key_bytes, refuse_capture
 from privkernels.ops._memory import FORMATS, cuda_place, flat_view, stride_of, tensors_of
 from privkernels.ops.mask_bits import pack_mask
 from privkernels.ops.prune import Tensors
@@ -25,7 +25,10 @@ from privkernels.randomness import Key
 _STEP = 2.0**52
 _INVALID_PARAMETER = 3  # csrc/include/privkernels/status.h
 
-library.define("prune_random_mask(Tensor importance, float low, float high, Tensor key, int first_element) -> Tensor")
+define(
+    "prune_random_mask(Tensor importance, float low, float high, Tensor key, int first_element) -> Tensor",
+    outside_graphs=KEYED,
+)
 
 
 def prune_random_mask(
@@ -67,6 +70,7 @@ def prune_random_mask(
     size = sum(x.numel() for x in tensors)
     if not whole or not 0 <= first_element < 2**63 - size:
         raise InvalidArgumentError(f"first_element must be an integer in [0, 2**63 - size), got {first_element!r}")
+    refuse_capture("prune_random_mask", tensors)
     low, high = _bounds(tensors, bounds)
     secret = key.derive(label).tensor()
     masks = []
@@ -85,6 +89,7 @@ def prune_keep_probabilities(
     there; this is also the reference that the kernel is tested against.
     """
     tensors = _checked(importance)
+    refuse_capture("prune_keep_probabilities", tensors)
     low, high = _bounds(tensors, bounds)
     results = []
     for i, x in enumerate(tensors):
@@ -193,6 +198,4 @@ def _fake_prune_random_mask(
     return torch.empty(importance.shape, dtype=torch.bool, device=importance.device)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("prune_random_mask", _prune_random_mask, _device)
-torch.library.register_fake("privkernels::prune_random_mask", _fake_prune_random_mask, lib=library)
+implement("prune_random_mask", _prune_random_mask, _fake_prune_random_mask)

@@ -16,7 +16,7 @@ import torch
 
 from privkernels import _native
 from privkernels.errors import InvalidArgumentError, InvalidBudgetError
-from privkernels.ops._library import key_bytes, library
+from privkernels.ops._library import KEYED, define, implement, key_bytes
 from privkernels.randomness import Key
 
 _WORD = 2**64
@@ -24,8 +24,9 @@ _MOST_CATEGORIES = 2**31
 _DIGITS = 60  # of the decimal arithmetic that bounds exp and ln; a threshold has 20
 _INVALID_PARAMETER = 3  # csrc/include/privkernels/status.h
 
-library.define(
-    "randomized_response(Tensor values, Tensor key, int categories, float epsilon, int first_element) -> Tensor"
+define(
+    "randomized_response(Tensor values, Tensor key, int categories, float epsilon, int first_element) -> Tensor",
+    outside_graphs=KEYED,
 )
 
 
@@ -220,6 +221,4 @@ def _fake_randomized_response(
     return values.new_empty(values.shape)
 
 
-for _device in ("CPU", "CUDA"):
-    library.impl("randomized_response", _randomized_response, _device)
-torch.library.register_fake("privkernels::randomized_response", _fake_randomized_response, lib=library)
+implement("randomized_response", _randomized_response, _fake_randomized_response)
