@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from privkernels.audit._json import JsonValue
-from privkernels.audit.intervals import CONFIDENCE, Array, check_confidence
+from privkernels.audit.intervals import CONFIDENCE, Array, check_confidence, clopper_pearson
 from privkernels.audit.metrics import checked_scores
 from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 from privkernels.randomness import Key
@@ -207,7 +207,8 @@ def one_run_p_value(epsilon: float, m: int, guesses: int, correct: int, delta: f
         m: canaries; guesses, correct: integers with 0 <= correct <= guesses <= m.
     """
     right = float(special.expit(epsilon))
-    tail = float(stats.binom.sf(correct - 1, guesses, right))
+    # P[W >= correct] as an incomplete beta function; scipy.stats takes ten times as long.
+    tail = float(special.betainc(correct, guesses - correct + 1, right)) if correct > 0 else 1.0
     if delta > 0 and correct > 0:
         below = np.cumsum(stats.binom.pmf(np.arange(correct - 1, -1, -1), guesses, right))
         tail += 2 * m * delta * float(np.max(below / np.arange(1, correct + 1)))
@@ -333,8 +334,7 @@ def _largest(refuted: Callable[[float], bool], high: float) -> float:
 
 
 def _two_rates_epsilon(hits: int, n: int, wrong: int, n_other: int, delta: float, tail: float) -> float:
-    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, n - hits + 1))
-    high = 1.0 if wrong == n_other else float(stats.beta.isf(tail, wrong + 1, n_other - wrong))
+    low, high = clopper_pearson(hits, n, 1 - 2 * tail)[0], clopper_pearson(wrong, n_other, 1 - 2 * tail)[1]
     return max(0.0, math.log((low - delta) / high)) if low > delta else 0.0
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from privkernels.audit._json import JsonValue
 from privkernels.errors import InvalidArgumentError
@@ -66,8 +66,9 @@ def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE)
             f"got {successes}, {trials}, {confidence}"
         )
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
-    high = 1.0 if successes == trials else float(stats.beta.isf(tail, successes + 1, trials - successes))
+    # scipy.special: scipy.stats checks its arguments for ten times as long as it computes.
+    low = 0.0 if successes == 0 else float(special.betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(special.betainccinv(successes + 1, trials - successes, tail))
     return low, high
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,10 +159,19 @@ def _significant(attack: AttackResult, level: float) -> list[str]:
     return [name for name, p in values.items() if p <= level / len(values)]
 
 
+def leaks(attacks: Sequence[AttackResult]) -> tuple[list[str], list[str]]:
+    """Names of the attacks on one target that beat guessing, and of those that are reversed.
+
+    With attacks that know nothing, however many and however alike, any is named with probability at most
+    ``FALSE_ALARMS``: each gets an equal share of it.
+    """
+    level = FALSE_ALARMS / max(1, len(attacks))
+    stronger = [attack.attack for attack in attacks if beats_guessing(attack, level)]
+    return stronger, [attack.attack for attack in attacks if _reversed(attack, level)]
+
+
 def _verdict(target: TargetResult) -> Verdict:
-    level = FALSE_ALARMS / max(1, len(target.attacks))
-    stronger = [attack.attack for attack in target.attacks if beats_guessing(attack, level)]
-    backwards = [attack.attack for attack in target.attacks if _reversed(attack, level)]
+    stronger, backwards = leaks(target.attacks)
     if stronger:
         headline = f"Training records can be told from others better than by guessing (found by: {_listed(stronger)})."
     elif backwards:
