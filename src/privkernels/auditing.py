@@ -15,7 +15,7 @@ from torch import nn
 
 from privkernels import _files, models
 from privkernels.attacks import Attack
-from privkernels.audit import ModelAudit, Target, all_attacks, audit_models, write_report
+from privkernels.audit import Canaries, ModelAudit, Target, all_attacks, audit_models, write_report
 from privkernels.data import Records, load_arrays
 from privkernels.errors import FileMissingError, InvalidArgumentError
 from privkernels.progress import Progress, silent
@@ -34,6 +34,7 @@ def audit_files(
     public: PathLike | None = None,
     test: PathLike | None = None,
     n_classes: int | None = None,
+    canaries: PathLike | None = None,
     attacks: Sequence[Attack] | None = None,
     report: PathLike | None = None,
     json_path: PathLike | None = None,
@@ -51,6 +52,7 @@ def audit_files(
         public: of further non-members, for attacks that learn from them.
         test: of records for test accuracy; the non-members where None.
         n_classes: number of classes; one more than the largest label of all files where None.
+        canaries: file that :meth:`privkernels.audit.Canaries.save` wrote, of canaries in the models' training.
         attacks: unfitted; all of the library's where None.
         report, json_path: where to write the audit as HTML and as JSON; both hold private data.
         settings: thresholds, budget, config, cache, ..., for :func:`privkernels.audit.audit_models`.
@@ -73,6 +75,7 @@ def audit_files(
         records["non-members"],
         public=records.get("public"),
         test=records.get("test"),
+        canaries=None if canaries is None else Canaries.load(canaries),
         make_model=make_model,
         progress=progress,
         **settings,

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack
-from privkernels.audit import ModelAudit, Target, Threshold, audit_models
+from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries
 from privkernels.audit.plan import Clock
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.randomness import Key
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game, train
 
@@ -151,3 +152,16 @@ def test_the_worst_outcome_is_the_audits(audited: ModelAudit) -> None:
     assert with_outcomes("above", "undecided").outcome == "above"
     assert with_outcomes("above", "void").outcome == "void"
     assert with_outcomes("below", "below").outcome == "below"
+
+
+def test_canaries_bound_the_epsilon_of_the_training(game: Game) -> None:
+    canaries = make_canaries(game.attacker, 300, "mislabelled", Key.from_seed(7))
+    seen = train(canaries.insert(game.members), game.config, seed=1)
+    result = audit_models(
+        [Target("seen", seen), Target("unseen", game.target)], [LossThreshold()], game.members, game.nonmembers,
+        canaries=canaries,
+    )  # fmt: skip
+    trained, untrained = (verdict.epsilon[0] for verdict in result.verdicts)
+    assert 1 < trained.epsilon <= trained.ceiling
+    assert untrained.epsilon == 0
+    assert ModelAudit.from_dict(result.to_dict()) == result

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
+from privkernels import audit
+from privkernels.audit import make_canaries
+from privkernels.audit.self_test import Calibration
 from privkernels.data import Records
+from privkernels.randomness import Key
 from tests.support.commands import fails, run
 from tests.support.membership import play
 
@@ -43,9 +50,9 @@ def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -
     assert "above the 0.55 that is allowed" in done.stdout
     assert "was chosen among" in done.stdout
     assert "training shadow models" in done.stderr
-    audit = json.loads(figures.read_text())
-    assert audit["format"] == "privkernels model audit 1"
-    assert audit["n_shadows"] == 8
+    saved = json.loads(figures.read_text())
+    assert saved["format"] == "privkernels model audit 1"
+    assert saved["n_shadows"] == 8
     assert '<h2 id="decision">' in report.read_text()
 
 
@@ -86,3 +93,28 @@ def test_mistakes_are_named_on_one_line(files: Path, tmp_path: Path) -> None:
     assert "go with --members as a .npz" in fails(*command(files, "--data", "digits"))
     (tmp_path / "model.pt").write_bytes(b"\x80\x04pickle")
     assert "pickle" in fails("audit", tmp_path / "model.pt", *command(files)[2:])
+
+
+def test_the_self_test_counts_false_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = functools.partial(audit.self_test, 10)
+    monkeypatch.setattr(audit, "self_test", few)
+    done = run("audit", "--self-test")
+    assert done.returncode == 0
+    assert "Passed: 10 audits" in done.stdout
+    failing = dataclasses.replace(few(), calibrations=(Calibration("a", 10, 9, 0.9, 1.0, 0.05, False),))
+    monkeypatch.setattr(audit, "self_test", lambda **_: failing)
+    assert run("audit", "--self-test").returncode == 1
+
+
+def test_canaries_come_from_their_file(files: Path, tmp_path: Path) -> None:
+    with np.load(files / "b.npz") as arrays:
+        records = Records(torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"]), 10, "b")
+    make_canaries(records, 50, "natural", Key.from_seed(1)).save(tmp_path / "canaries.safetensors")
+    done = run(*command(files, "--shadows", 1, "--epochs", 1, "--canaries", tmp_path / "canaries.safetensors"))
+    assert done.returncode == 0, done.stderr
+    assert "epsilon >= 0 at delta = 1e-05" in done.stdout
+    assert "holds no canaries" in fails(*command(files, "--canaries", files / "model.safetensors"))
+
+
+def test_without_models_it_says_what_is_missing() -> None:
+    assert "give the models" in fails("audit")

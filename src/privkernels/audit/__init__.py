@@ -4,6 +4,10 @@ The audit knows attacks and guarantees, never a defence.
 """
 
 from privkernels.audit.audit import AttackResult, AuditResult, RecordsFacts, Target, TargetResult, audit
+from privkernels.audit.canaries import Canaries, make_canaries
+from privkernels.audit.divergence import cross_entropy_bound, decision_bound
+from privkernels.audit.epsilon_bounds import EpsilonBound, one_run_bound, one_run_gaussian_bound, runs_bound
+from privkernels.audit.exposed_records import ExposedRecords, exposed_records
 from privkernels.audit.figures import KdePanel
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import Figure
@@ -11,23 +15,34 @@ from privkernels.audit.mechanism import MechanismAudit, audit_mechanism
 from privkernels.audit.metrics import AttackMetrics, measure, roc_curve, tpr_at_fpr
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict, audit_models
 from privkernels.audit.plan import all_attacks, parse_duration
+from privkernels.audit.power import MinimumDetectable
 from privkernels.audit.report import write_report
+from privkernels.audit.selection import AttackChoice, choose_attack
+from privkernels.audit.self_test import SelfTest, self_test
+from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
 from privkernels.audit.summary import COLUMNS, SummaryRow, Verdict, summary_rows, verdicts
 from privkernels.audit.thresholds import EXIT_CODES, Decision, Threshold, decide
 
 __all__ = [
     "COLUMNS",
     "EXIT_CODES",
+    "AttackChoice",
     "AttackMetrics",
     "AttackResult",
     "AuditResult",
+    "Canaries",
     "Decision",
+    "EpsilonBound",
+    "ExposedRecords",
     "Figure",
     "Guard",
     "KdePanel",
     "MechanismAudit",
+    "MinimumDetectable",
     "ModelAudit",
     "RecordsFacts",
+    "SelfTest",
+    "Subgroups",
     "SummaryRow",
     "Target",
     "TargetResult",
@@ -38,10 +53,21 @@ __all__ = [
     "audit",
     "audit_mechanism",
     "audit_models",
+    "choose_attack",
+    "cross_entropy_bound",
     "decide",
+    "decision_bound",
+    "exposed_records",
+    "groups_by_label",
+    "make_canaries",
     "measure",
+    "measure_subgroups",
+    "one_run_bound",
+    "one_run_gaussian_bound",
     "parse_duration",
     "roc_curve",
+    "runs_bound",
+    "self_test",
     "summary_rows",
     "tpr_at_fpr",
     "verdicts",

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from privkernels._files import read_json, write_json
-from privkernels.attacks import Attack, Shadows
+from privkernels.attacks import Attack, LossThreshold, Shadows
 from privkernels.attacks.shadows import Transform
 from privkernels.audit import guards as checks
 from privkernels.audit._json import JsonValue
 from privkernels.audit.audit import AttackResult, AuditResult, Target, TargetResult, audit
+from privkernels.audit.canaries import Canaries
+from privkernels.audit.epsilon_bounds import EpsilonBound
 from privkernels.audit.exposed_records import ExposedRecords, exposed_records
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import CONFIDENCE
@@ -58,6 +60,7 @@ class TargetVerdict(JsonValue):
         exposed: records that the chosen attack exposes; None where they cannot be listed.
         subgroups: the chosen attack within each class; None without one.
         detectable: the smallest leaks that this audit could have found.
+        epsilon: lower bounds on the epsilon of the training, from canaries; empty without.
     """
 
     name: str
@@ -66,6 +69,7 @@ class TargetVerdict(JsonValue):
     exposed: ExposedRecords | None
     subgroups: Subgroups | None
     detectable: tuple[MinimumDetectable, ...]
+    epsilon: tuple[EpsilonBound, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ def audit_models(
     cache: str | Path | None = None,
     workers: int | None = None,
     transforms: Mapping[str, Transform] | None = None,
+    canaries: Canaries | None = None,
+    delta: float = 1e-5,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     progress: Progress = silent,
@@ -157,6 +163,8 @@ def audit_models(
         budget: seconds, all in all; nothing is left out where None.
         n_shadows: at most so many; 64 without a budget.
         cache: see :func:`privkernels.attacks.train_shadows`; an interrupted audit finds its shadow models there again.
+        canaries: what :func:`privkernels.audit.make_canaries` made and the targets' training included by coin flips:
+            they bound its epsilon from below at ``delta``. Their scores are minus the loss, fixed beforehand.
         transforms: augmentations that the target may have been trained with, by name.
 
     Raises:
@@ -184,9 +192,13 @@ def audit_models(
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
     choice = _choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
     void = checks.voided(found)
-    verdicts = [
-        _verdict(target, choice, thresholds, members, nonmembers, void, confidence) for target in result.targets
-    ]
+    verdicts = []
+    for target, outcome in zip(targets, result.targets, strict=True):
+        verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence)
+        if canaries is not None:
+            bounds = canaries.bound(LossThreshold().score(target.model, canaries.records), delta, confidence)
+            verdict = replace(verdict, epsilon=bounds)
+        verdicts.append(verdict)
     return ModelAudit(
         FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
         clock.elapsed(), budget, tuple(verdicts),

@@ -29,7 +29,7 @@ from privkernels.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from privkernels.audit import Threshold
 
-Models = Annotated[list[Path], typer.Argument(help="Releases ('privkernels publish'), or .safetensors files.")]
+Models = Annotated[list[Path] | None, typer.Argument(help="Releases ('privkernels publish'), or .safetensors files.")]
 Spec = Annotated[str | None, typer.Option("--model", help=f"{MODEL_WORDS}, or package.module:factory.")]
 NonMembers = Annotated[
     Path | None, typer.Option("--non-members", help=".npz (x, y): records that the models were not trained on.")
@@ -52,15 +52,18 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the figures as 
 
 @one_line_errors
 def audit(
-    targets: Models,
+    targets: Models = None,
     members: Annotated[
-        Path, typer.Option(help=".npz (x, y) of training records; of releases also the folder of their members.")
-    ],
+        Path | None, typer.Option(help=".npz (x, y) of training records; of releases also the folder of their members.")
+    ] = None,
     nonmembers: NonMembers = None,
     model: Spec = None,
     public: Public = None,
     test: Test = None,
     classes: Classes = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="Canaries that were in the training by coin flips: they bound its epsilon.")
+    ] = None,
     budget: Budget = None,
     max_tpr: MaxTpr = None,
     max_auc: MaxAuc = None,
@@ -85,6 +88,9 @@ def audit(
         int, typer.Option(help="With --data: most members, and most non-members, to attack.")
     ] = 5000,
     unprotected: Annotated[bool, typer.Option(help="With --data: attack member 0 too, for comparison.")] = True,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Audit scores that know nothing, and count the false alarms.")
+    ] = False,
 ) -> None:
     """Attack models; print claimed, proven and measured; decide against thresholds (exit code 0, 1, 2).
 
@@ -93,8 +99,21 @@ def audit(
 
     Releases of members from 'privkernels train': RELEASE --members FOLDER --data NAME.
     """
+    if self_test:
+        _self_test()
+        return
+    if not targets or members is None:
+        raise InvalidArgumentError("give the models to audit, and --members")
     if data_name is not None:
-        _require_none({"--non-members": nonmembers, "--public": public, "--budget": budget, "--max-tpr": max_tpr})
+        _require_none(
+            {
+                "--non-members": nonmembers,
+                "--public": public,
+                "--budget": budget,
+                "--max-tpr": max_tpr,
+                "--canaries": canaries,
+            }
+        )
         _audit_releases(
             targets, members, (data_name, data_root, download), model, report, json_path, member_records, shadows or 8,
             max_records, unprotected,
@@ -103,7 +122,7 @@ def audit(
     from privkernels.audit import EXIT_CODES
 
     result = _audit_files(
-        targets, members, nonmembers, model, public, test, classes,
+        targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
         thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget), n_shadows=shadows, cache=cache,
         config=training_config(epochs, batch_size, learning_rate, optimizer), report=report, json_path=json_path,
     )  # fmt: skip
@@ -117,9 +136,6 @@ def _audit_files(
     members: Path,
     nonmembers: Path | None,
     model: str | None,
-    public: Path | None,
-    test: Path | None,
-    classes: int | None,
     *,
     report: Path | None,
     **settings: Any,
@@ -132,13 +148,20 @@ def _audit_files(
             "'privkernels train' made, --members FOLDER and --data NAME"
         )
     with progress_bar() as progress:
-        result = auditing.audit_files(
-            targets, model, members, nonmembers, public=public, test=test, n_classes=classes, report=report,
-            progress=progress, **settings,
-        )  # fmt: skip
+        result = auditing.audit_files(targets, model, members, nonmembers, report=report, progress=progress, **settings)
     print_model_audit(result)
     _say_report(report)
     return result
+
+
+def _self_test() -> None:
+    from privkernels.audit import self_test
+
+    with progress_bar() as progress:
+        result = self_test(progress=progress)
+    out.print(Text(str(result)), soft_wrap=True)
+    if not result.passed:
+        raise typer.Exit(1)
 
 
 def _audit_releases(

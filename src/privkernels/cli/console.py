@@ -144,6 +144,8 @@ def print_model_audit(audit: ModelAudit) -> None:
             out.print(Text(str(found)))
         if verdict.exposed is not None:
             out.print(Text(f"{verdict.name}: {verdict.exposed}"))
+        for bound in verdict.epsilon:
+            out.print(Text(f"{verdict.name}: {bound}"))
         for decision in verdict.decisions:
             out.print(Text(f"{verdict.name}: {decision.threshold}: {decision.outcome}. {decision.reason}"))
         if verdict.outcome == "void":
