@@ -178,7 +178,9 @@ def test_they_describe_and_clone_themselves(make: type[BayesWhiteBox | GeneralWh
     assert attack.access == "weights"
 
 
-def test_records_that_proxies_are_trained_on_are_refused(game: Game, bayes: BayesWhiteBox, auditor: Shadows) -> None:
+def test_records_that_proxies_are_trained_on_are_refused(
+    game: Game, bayes: BayesWhiteBox, general: GeneralWhiteBox
+) -> None:
     mixed = Records(
         torch.cat([game.members.x[:80], game.attacker.x[:20]]),
         torch.cat([game.members.y[:80], game.attacker.y[:20]]),

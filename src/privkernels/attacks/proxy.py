@@ -34,7 +34,8 @@ def train_proxy(target: nn.Module, layer: str, public: Records, key: Key, epochs
     population would have led to, so overfitting to the public records is avoided by a held-out quarter of them:
 
     * If the part is one nn.Linear that gives the logits, it is softmax regression with an L2 penalty on the weights,
-      solved to its optimum in float64; the quarter chooses the penalty, and the whole is fitted with it.
+      solved to its optimum in float64. From strong to weak, the last penalty that still lowers the loss on the quarter
+      is taken, and the whole is fitted with it.
     * Otherwise its layers start from a new initialisation and are trained by Adam (learning rate 0.001, batches of 64)
       with dropout and batch statistics in evaluation mode; the epoch with the least loss on the quarter is kept.
 
@@ -84,9 +85,12 @@ def _refit_head(proxy: nn.Module, layer: str, head: nn.Linear, kept: Records, he
     train, test, both = features(kept), features(held), features(public)
     scale = float(np.square(both[0]).mean())
     fits: list[Array] = []
+    losses: list[float] = []
     for penalty in _PENALTIES:
         fits.append(softmax_regression(*train, penalty * scale, head.bias is not None, fits[-1] if fits else None))
-    losses = [-(log_softmax(_with_one(test[0]) @ fit) * test[1]).sum(axis=1).mean() for fit in fits]
+        losses.append(float(-(log_softmax(_with_one(test[0]) @ fits[-1]) * test[1]).sum(axis=1).mean()))
+        if losses[-1] > min(losses):
+            break
     best = int(np.argmin(losses))
     found = softmax_regression(*both, _PENALTIES[best] * scale, head.bias is not None, fits[best])
     solution = torch.from_numpy(found)
