@@ -230,9 +230,9 @@ class LabelOnlyNoise(Attack):
 
     With a plane at signed distance r as boundary, noise of standard deviation s leaves the label right with
     probability Phi(r / s). The score is the maximum-likelihood r from the right answers at several s (Choquette-Choo et
-    al., ICML 2021, use the share of right answers at one s as the cheaper stand-in for the distance). It needs less than
-    a tenth of the queries of :class:`LabelOnlyBoundary` and no box, and tells wrongly predicted records apart as well:
-    theirs is negative.
+    al., ICML 2021, use the share of right answers at one s as the cheaper stand-in for the distance). It needs less
+    than a tenth of the queries of :class:`LabelOnlyBoundary` and no box, and tells wrongly predicted records apart as
+    well: theirs is negative.
 
     All records share the noise. Half a right and half a wrong answer are added at each s, so that scores are finite.
 
