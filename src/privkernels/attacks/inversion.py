@@ -43,7 +43,7 @@ class InversionSettings:
     """
 
     steps: int = 500
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     alpha: float = 6.0
     alpha_weight: float = 0.0
     beta: float = 2.0
