@@ -176,7 +176,7 @@ def plot(panels: list[tuple[str, list[tuple[str, Tensor]]]], file: Path, columns
         for axes, (label, pictures) in zip(grid, rows, strict=True):
             axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8.5)
             for ax, picture in zip(axes, pictures, strict=False):
-                ax.imshow(picture.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+                ax.imshow(picture.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
             for ax in axes:
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)

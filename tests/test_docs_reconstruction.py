@@ -58,3 +58,19 @@ def test_the_controls_are_the_benchmarks() -> None:
     for study in results("inversion")["studies"]:
         words = f"{study['mean_image_psnr']:.1f}, {study['class_mean_psnr']:.1f} and {study['neighbour_psnr']:.1f} dB"
         assert words in PAGE.replace("\n", " ")
+
+
+def test_the_table_of_adult_is_the_benchmarks() -> None:
+    rows = [
+        line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| (marital status|sex) \|", line)
+    ]
+    expected = []
+    for row in results("attribute")["rows"]:
+        if row["epochs"] == 200:
+            sides = row["members"], row["nonmembers"]
+            if row["method"] == "prior":
+                expected.append(
+                    [row["attribute"], "imputation, no model", *(str(side["imputation"]) for side in sides)]
+                )
+            expected.append([row["attribute"], row["method"], *(str(side["attack"]) for side in sides)])
+    assert rows == expected

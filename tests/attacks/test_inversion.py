@@ -149,8 +149,8 @@ def test_the_seed_decides_everything(network: nn.Module, originals: Records) -> 
     )
     assert first.x.equal(again.x)
     assert not first.x.equal(other.x)
-    without = invert(network, observed, SHAPE, layer="8", settings=InversionSettings(steps=20), seed=1)
-    assert not first.x.equal(without.x)
+    still = invert(network, observed, SHAPE, layer="8", settings=InversionSettings(steps=20, restarts=2), seed=1)
+    assert not first.x.equal(still.x), "jitter shifts"
 
 
 def test_restarts_keep_the_lowest_loss_of_each_record(network: nn.Module, originals: Records) -> None:

@@ -167,9 +167,18 @@ def invert(
       weights mean the same for every picture size; the paper sums.
     * Adam with a cosine schedule instead of gradient descent with momentum 0.9, and x is put back
       into its range after every step, where the paper's alpha-norm only pulls towards it.
-    * Starts at uniform noise around the middle of the range (a tenth of its width).
+    * It starts at uniform noise around the middle of the range (a tenth of its width).
 
-    FIGURES
+    The defaults are a compromise between two trained networks without noise, mean PSNR in dB of the
+    first convolution, of the pooling after the second and of the first dense layer:
+
+    * Digits, small network, 500 steps: with learning_rate 0.1, tv_weight 0 gives 89, 104, 14.0;
+      0.03 gives 41, 34, 15.5. Learning rates: 0.05 gives 12.4 and 0.5 gives 17.3 for the dense
+      layer (tv_weight 0).
+    * CIFAR-10, CIFAR-Net, 300 steps, learning_rate 0.05: tv_weight 0 gives 54, 19.8, 10.8; 0.1
+      gives 39, 24.0, 12.2. Learning rate 0.2 is up to 2 dB worse in deep layers.
+    * The alpha-norm gave at most 0.2 dB, for deep layers, and cost up to 50 dB in shallow ones: the
+      range already does its work, so its default weight is 0. Jitter of one pixel cost up to 3 dB.
 
     Args:
         target: a module, or a function from x [b, ...] to its representation. A module runs in
