@@ -176,9 +176,9 @@ def invert(
       0.03 gives 41, 34, 15.5. Learning rates: 0.05 gives 12.4 and 0.5 gives 17.3 for the dense
       layer (tv_weight 0).
     * CIFAR-10, CIFAR-Net, 300 steps, learning_rate 0.05: tv_weight 0 gives 54, 19.8, 10.8; 0.1
-      gives 39, 24.0, 12.2. Learning rate 0.2 is up to 2 dB worse in deep layers.
-    * The alpha-norm gave at most 0.2 dB, for deep layers, and cost up to 50 dB in shallow ones: the
-      range already does its work, so its default weight is 0. Jitter of one pixel cost up to 3 dB.
+      gives 39, 24.0, 12.2. Learning rate 0.2 is about 2 dB worse in deep layers.
+    * The alpha-norm gave at most 0.2 dB, in deep layers, and cost tens of dB in shallow ones: the
+      range already does its work, so its default weight is 0. Jitter of one pixel cost about 3 dB.
 
     Args:
         target: a module, or a function from x [b, ...] to its representation. A module runs in
