@@ -8,6 +8,7 @@ from scipy import stats
 
 from privkernels.audit.intervals import auc
 from privkernels.audit.metrics import measure
+from privkernels.audit.null_tests import auc_p_value, tpr_p_value
 from privkernels.audit.subgroups import Subgroups, _holm, groups_by_label, measure_subgroups
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 
@@ -79,6 +80,11 @@ def test_figures_agree_with_the_per_class_table():
         assert mine.auc.value == theirs.auc.value
         assert mine.auc.low < theirs.auc.low
         assert mine.auc.high > theirs.auc.high
+        # Twice the smaller of two: at a rate of 1 %, 100 non-members allow one above the threshold.
+        inside, outside = (kind[labels == theirs.label] for kind in (members, nonmembers))
+        found = int((inside > np.sort(outside)[-2]).sum())
+        either = min(auc_p_value(mine.auc.value, 100, 100), tpr_p_value(found, 1, 100, 100))
+        assert mine.p_value == pytest.approx(2 * either)
 
 
 def test_small_subgroups_say_nothing_and_cost_nothing():

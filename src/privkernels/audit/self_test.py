@@ -84,8 +84,8 @@ class SelfTest(JsonValue):
         runs = self.calibrations[0].runs
         lines.append(
             f"{'Passed' if self.passed else 'FAILED'}: {runs} audits of scores that know nothing, half of them with "
-            f"ties, {self.size} records of each kind. 'At most' has {100 * self.confidence:g}% confidence for each line, and "
-            f"a sound library fails with {ERROR:.0%} of the seeds or fewer. Your models and records play no part."
+            f"ties, {self.size} records of each kind. 'At most' has {100 * self.confidence:g}% confidence for each "
+            f"line; a sound library fails with {ERROR:.0%} of the seeds or fewer. Your models play no part in this."
         )
         return "\n".join(lines)
 
