@@ -15,10 +15,18 @@ from torch import nn
 
 from privkernels import _files, models
 from privkernels.attacks import Attack
-from privkernels.audit import Canaries, ModelAudit, Target, all_attacks, audit_models, write_report
+from privkernels.audit import (
+    Canaries,
+    Comparison,
+    ModelAudit,
+    Target,
+    all_attacks,
+    audit_models,
+    compare,
+    write_report,
+)
 from privkernels.data import Records, load_arrays
 from privkernels.errors import FileMissingError, InvalidArgumentError
-from privkernels.progress import Progress, silent
 from privkernels.publishing import Release
 from privkernels.workflow import release_target
 
@@ -31,14 +39,8 @@ def audit_files(
     members: PathLike,
     nonmembers: PathLike,
     *,
-    public: PathLike | None = None,
-    test: PathLike | None = None,
-    n_classes: int | None = None,
-    canaries: PathLike | None = None,
-    attacks: Sequence[Attack] | None = None,
     report: PathLike | None = None,
     json_path: PathLike | None = None,
-    progress: Progress = silent,
     **settings: Any,
 ) -> ModelAudit:
     """Audit models in files with records in files; see :func:`privkernels.audit.audit_models`.
@@ -49,26 +51,78 @@ def audit_files(
             which is imported and called.
         members: ``.npz`` file (:func:`privkernels.data.load_arrays`) of records that the models were trained on.
         nonmembers: of records from the same source that they were not trained on.
-        public: of further non-members, for attacks that learn from them.
-        test: of records for test accuracy; the non-members where None.
-        n_classes: number of classes; one more than the largest label of all files where None.
-        canaries: file that :meth:`privkernels.audit.Canaries.save` wrote, of canaries in the models' training.
-        attacks: unfitted; all of the library's where None.
         report, json_path: where to write the audit as HTML and as JSON; both hold private data.
-        settings: thresholds, budget, config, cache, ..., for :func:`privkernels.audit.audit_models`.
+        settings: the files ``public`` (further non-members, for attacks that learn from them), ``test`` (records for
+            test accuracy; the non-members where None) and ``canaries`` (written by
+            :meth:`privkernels.audit.Canaries.save`); ``n_classes`` (one more than the largest label of all files where
+            None); ``attacks`` (all of the library's where None); and thresholds, budget, config, cache, ... of
+            :func:`privkernels.audit.audit_models`.
 
     Raises:
         FileMissingError, CorruptFileError, UnsafeFormatError: a file cannot be read.
         MemberMismatchError: weights that do not fit the architecture.
         OutputExistsError: ``report`` or ``json_path`` cannot be written.
     """
-    for output in (report, json_path):
-        if output is not None:
-            _files.check_output_file(output)
+    _check_outputs(report, json_path)
+    audit, _, _ = _audited(paths, model, members, nonmembers, **settings)
+    if json_path is not None:
+        audit.save(json_path)
+    if report is not None:
+        write_report(audit.result, report, audit=audit)
+    return audit
+
+
+def compare_files(
+    paths: Sequence[PathLike],
+    model: str,
+    members: PathLike,
+    nonmembers: PathLike,
+    *,
+    report: PathLike | None = None,
+    json_path: PathLike | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Audit models in files together, and compare the first with each other one; see :func:`privkernels.audit.compare`.
+
+    Args and Raises: as for :func:`audit_files`; at least two models, the first of them the one that the others are
+    compared with, such as the dense parent of pruned ones.
+    """
+    if len(paths) < 2:
+        raise InvalidArgumentError(f"a comparison needs two or more models, got {len(paths)}")
+    _check_outputs(report, json_path)
+    audit, targets, test = _audited(paths, model, members, nonmembers, **settings)
+    comparison = compare(targets, audit, test)
+    if json_path is not None:
+        comparison.save(json_path)
+    if report is not None:
+        write_report(audit.result, report, audit=audit, title="Models side by side")
+    return comparison
+
+
+def _check_outputs(*paths: PathLike | None) -> None:
+    for path in paths:
+        if path is not None:
+            _files.check_output_file(path)
+
+
+def _audited(
+    paths: Sequence[PathLike],
+    model: str,
+    members: PathLike,
+    nonmembers: PathLike,
+    *,
+    public: PathLike | None = None,
+    test: PathLike | None = None,
+    canaries: PathLike | None = None,
+    n_classes: int | None = None,
+    attacks: Sequence[Attack] | None = None,
+    **settings: Any,
+) -> tuple[ModelAudit, list[Target], Records]:
+    """The audit, its targets, and the records that accuracy was measured on."""
     records = _load({"members": members, "non-members": nonmembers, "public": public, "test": test}, n_classes)
     make_model = _factory(model, records["members"])
     targets = [load_target(path, make_model, name) for path, name in zip(paths, _names(paths), strict=True)]
-    result = audit_models(
+    audit = audit_models(
         targets,
         all_attacks() if attacks is None else attacks,
         records["members"],
@@ -77,14 +131,9 @@ def audit_files(
         test=records.get("test"),
         canaries=None if canaries is None else Canaries.load(canaries),
         make_model=make_model,
-        progress=progress,
         **settings,
     )
-    if json_path is not None:
-        result.save(json_path)
-    if report is not None:
-        write_report(result.result, report, audit=result)
-    return result
+    return audit, targets, records.get("test", records["non-members"])
 
 
 def load_target(path: PathLike, make_model: Callable[[], nn.Module], name: str) -> Target:

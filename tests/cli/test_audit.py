@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from privkernels import audit
 from privkernels.audit import make_canaries
@@ -118,3 +118,18 @@ def test_canaries_come_from_their_file(files: Path, tmp_path: Path) -> None:
 
 def test_without_models_it_says_what_is_missing() -> None:
     assert "give the models" in fails("audit")
+
+
+def test_compare_sets_models_side_by_side(files: Path, tmp_path: Path) -> None:
+    state = load_file(files / "model.safetensors")
+    name = next(name for name, tensor in state.items() if tensor.dim() > 1)
+    state[name] = torch.where(state[name].abs() < state[name].abs().median(), 0.0, state[name])
+    save_file(state, tmp_path / "pruned.safetensors")
+    models = files / "model.safetensors", tmp_path / "pruned.safetensors"
+    done = run("compare", *models, *command(files)[2:], *QUICK, "--json", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr
+    left = sum(int(tensor.count_nonzero()) for tensor in state.values())
+    for words in ("not zero", f"{left:,}", "proven", "pruned.safetensors", "these sentences together"):
+        assert words in done.stdout
+    assert len(json.loads((tmp_path / "c.json").read_text())["pairs"]) == 1
+    assert "two or more" in fails("compare", models[0], *command(files)[2:])

@@ -5,6 +5,7 @@ The audit knows attacks and guarantees, never a defence.
 
 from privkernels.audit.audit import AttackResult, AuditResult, RecordsFacts, Target, TargetResult, audit
 from privkernels.audit.canaries import Canaries, make_canaries
+from privkernels.audit.compare import Comparison, compare
 from privkernels.audit.divergence import cross_entropy_bound, decision_bound
 from privkernels.audit.epsilon_bounds import EpsilonBound, one_run_bound, one_run_gaussian_bound, runs_bound
 from privkernels.audit.exposed_records import ExposedRecords, exposed_records
@@ -22,6 +23,7 @@ from privkernels.audit.self_test import SelfTest, self_test
 from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
 from privkernels.audit.summary import COLUMNS, SummaryRow, Verdict, summary_rows, verdicts
 from privkernels.audit.thresholds import EXIT_CODES, Decision, Threshold, decide
+from privkernels.audit.white_box import WhiteBoxAdvantage, white_box_advantage
 
 __all__ = [
     "COLUMNS",
@@ -31,6 +33,7 @@ __all__ = [
     "AttackResult",
     "AuditResult",
     "Canaries",
+    "Comparison",
     "Decision",
     "EpsilonBound",
     "ExposedRecords",
@@ -49,11 +52,13 @@ __all__ = [
     "TargetVerdict",
     "Threshold",
     "Verdict",
+    "WhiteBoxAdvantage",
     "all_attacks",
     "audit",
     "audit_mechanism",
     "audit_models",
     "choose_attack",
+    "compare",
     "cross_entropy_bound",
     "decide",
     "decision_bound",
@@ -71,5 +76,6 @@ __all__ = [
     "summary_rows",
     "tpr_at_fpr",
     "verdicts",
+    "white_box_advantage",
     "write_report",
 ]

@@ -167,6 +167,7 @@ def publish(
 
 
 app.command()(audit_commands.audit)
+app.command()(audit_commands.compare)
 
 
 @app.command()

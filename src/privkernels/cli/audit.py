@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from privkernels.cli.console import one_line_errors, out, print_model_audit, print_summary, progress_bar
+from privkernels.cli.console import (
+    one_line_errors,
+    out,
+    print_comparison,
+    print_model_audit,
+    print_summary,
+    progress_bar,
+)
 from privkernels.cli.options import (
     DATA_WORDS,
     MODEL_WORDS,
@@ -27,7 +34,7 @@ from privkernels.cli.options import (
 from privkernels.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from privkernels.audit import Threshold
+    from privkernels.audit import ModelAudit, Threshold
 
 Models = Annotated[list[Path] | None, typer.Argument(help="Releases ('privkernels publish'), or .safetensors files.")]
 Spec = Annotated[str | None, typer.Option("--model", help=f"{MODEL_WORDS}, or package.module:factory.")]
@@ -119,16 +126,52 @@ def audit(
             max_records, unprotected,
         )  # fmt: skip
         return
-    from privkernels.audit import EXIT_CODES
-
     result = _audit_files(
         targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
         thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget), n_shadows=shadows, cache=cache,
         config=training_config(epochs, batch_size, learning_rate, optimizer), report=report, json_path=json_path,
     )  # fmt: skip
-    code = EXIT_CODES.get(result.outcome, 2 if result.outcome == "void" else 0)
-    if code:
-        raise typer.Exit(code)
+    _exit(result)
+
+
+@one_line_errors
+def compare(
+    targets: Annotated[
+        list[Path], typer.Argument(help="Releases or .safetensors files; the others are compared with the first.")
+    ],
+    members: Annotated[Path, typer.Option(help=".npz (x, y): records that the models were trained on.")],
+    nonmembers: NonMembers,
+    model: Spec,
+    public: Public = None,
+    test: Test = None,
+    classes: Classes = None,
+    budget: Budget = None,
+    max_tpr: MaxTpr = None,
+    max_auc: MaxAuc = None,
+    shadows: Shadows = None,
+    epochs: Epochs = 30,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 0.05,
+    optimizer: Optimizer = "sgd",
+    cache: Cache = None,
+    report: Report = None,
+    json_path: Json = None,
+) -> None:
+    """Set models side by side: accuracy, size, claimed, proven, measured; which differences are more than chance."""
+    from privkernels import auditing
+
+    if nonmembers is None or model is None:
+        raise InvalidArgumentError("give --model and --non-members")
+    with progress_bar() as progress:
+        result = auditing.compare_files(
+            targets, model, members, nonmembers, public=public, test=test, n_classes=classes, report=report,
+            json_path=json_path, thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget),
+            n_shadows=shadows, cache=cache, config=training_config(epochs, batch_size, learning_rate, optimizer),
+            progress=progress,
+        )  # fmt: skip
+    print_comparison(result)
+    _say_report(report)
+    _exit(result.audit)
 
 
 def _audit_files(
@@ -193,6 +236,14 @@ def _audit_releases(
 def _say_report(report: Path | None) -> None:
     if report is not None:
         out.print(Text(f"Report in {report}. It holds private data: do not publish it."))
+
+
+def _exit(audit: ModelAudit) -> None:
+    from privkernels.audit import EXIT_CODES
+
+    code = EXIT_CODES.get(audit.outcome, 2 if audit.outcome == "void" else 0)
+    if code:
+        raise typer.Exit(code)
 
 
 def _thresholds(tprs: list[str], auc: float | None) -> list[Threshold]:

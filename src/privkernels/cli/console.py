@@ -18,7 +18,7 @@ from privkernels.errors import PrivkernelsError
 from privkernels.progress import Progress
 
 if TYPE_CHECKING:
-    from privkernels.audit import AuditResult, ModelAudit
+    from privkernels.audit import AuditResult, Comparison, ModelAudit
     from privkernels.privacy.guarantee import Guarantee
 
 INTERRUPTED = 130
@@ -131,14 +131,7 @@ def print_summary(result: AuditResult) -> None:
 def print_model_audit(audit: ModelAudit) -> None:
     """The table, what was checked, how the attack was chosen, and the outcome of every threshold."""
     print_summary(audit.result)
-    for guard in audit.guards:
-        if guard.passed is not True:
-            out.print(Text(f"Check failed ({guard.name}): {guard.statement}", style="yellow"))
-    for row in audit.plan:
-        if not row.ran:
-            out.print(Text(f"Not made: {row.attack}: {row.reason}"))
-    if audit.choice is not None:
-        out.print(Text(str(audit.choice)))
+    _print_limits(audit)
     for verdict in audit.verdicts:
         for found in verdict.detectable:
             out.print(Text(str(found)))
@@ -150,6 +143,47 @@ def print_model_audit(audit: ModelAudit) -> None:
             out.print(Text(f"{verdict.name}: {decision.threshold}: {decision.outcome}. {decision.reason}"))
         if verdict.outcome == "void":
             out.print(Text(f"{verdict.name}: void: a check failed that the figures rest on", style="yellow"))
+
+
+def _print_limits(audit: ModelAudit) -> None:
+    """Failed checks, attacks that were not made, and how the attack was chosen."""
+    for guard in audit.guards:
+        if guard.passed is not True:
+            out.print(Text(f"Check failed ({guard.name}): {guard.statement}", style="yellow"))
+    for row in audit.plan:
+        if not row.ran:
+            out.print(Text(f"Not made: {row.attack}: {row.reason}"))
+    if audit.choice is not None:
+        out.print(Text(str(audit.choice)))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """One column per model, and a sentence for every pair."""
+    from privkernels.audit.summary import number_with_interval, percent_with_interval
+
+    table = Table(title="Side by side (with 95 % intervals)", title_justify="left")
+    table.add_column("")
+    for row in comparison.rows:
+        table.add_column(row.name, overflow="fold")
+    attack = comparison.rows[0].attack
+    lines: dict[str, list[str]] = {
+        "test accuracy": [percent_with_interval(row.accuracy) for row in comparison.rows],
+        "parameters": ["" if row.size is None else f"{row.size.parameters:,}" for row in comparison.rows],
+        "not zero": ["" if row.size is None else f"{row.size.nonzero:,}" for row in comparison.rows],
+        "bytes": ["" if row.size is None else f"{row.size.bytes:,}" for row in comparison.rows],
+        "claimed": [row.claimed for row in comparison.rows],
+        "proven": [row.proven for row in comparison.rows],
+        f"AUC of {attack}": [number_with_interval(row.auc) for row in comparison.rows],
+        "TPR at 1 % FPR": [percent_with_interval(row.tpr) for row in comparison.rows],
+        "outcome": [row.outcome for row in comparison.rows],
+    }
+    for name, cells in lines.items():
+        table.add_row(name, *(Text(cell) for cell in cells))
+    out.print(table)
+    for pair in comparison.pairs:
+        out.print(Text(pair.sentence))
+    out.print(Text(f"All of these sentences together hold with {comparison.confidence:.0%} confidence."))
+    _print_limits(comparison.audit)
 
 
 def print_guarantee(guarantee: Guarantee) -> None:
