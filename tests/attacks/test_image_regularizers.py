@@ -20,6 +20,9 @@ def test_total_variation_of_a_corner(beta: float) -> None:
     x[0, 0, 2, 2] = 3.0
     expected = ((9 + 9) ** (beta / 2) + 2 * 9 ** (beta / 2)) / 20
     assert total_variation(x, beta).item() == pytest.approx(expected, rel=1e-3)
+    # In the last column it has no right-hand neighbour: three pixels have one difference each.
+    last = x.roll(1, dims=3)
+    assert total_variation(last, beta).item() == pytest.approx(3 * 9 ** (beta / 2) / 20, rel=1e-3)
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0])
