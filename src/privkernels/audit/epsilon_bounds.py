@@ -88,7 +88,7 @@ def one_run_bound(
 ) -> EpsilonBound:
     """Lower-bound epsilon from the canaries of one training run.
 
-    Steinke, Nasr and Jagielski (NeurIPS 2023, "Privacy auditing with one (1) training run"), theorem 5.2, with
+    Steinke, Nasr and Jagielski (NeurIPS 2023, "Privacy auditing with one (1) training run"), main theorem, with
     guesses on both sides: of r guesses, the canaries with the highest half of the scores are guessed in and those
     with the lowest half out. Departure: r is not chosen by looking. All r of :func:`guess_grid`, which depends on
     the number of canaries alone, are tried with an equal share of the error, and the best is reported.
@@ -101,8 +101,8 @@ def one_run_bound(
         scores: float [m], one per canary, higher for likelier included, from the one trained model.
         included: bool [m]: the coin flips, thrown independently with probability 1/2. A fixed half is no coin flip
             and voids the bound.
-        delta: of the (epsilon, delta) that is bounded; at most 1 / (2 m), beyond which the theorem's second term
-            grows past the error it corrects.
+        delta: of the (epsilon, delta) that is bounded; at most 1 / (2 m): up to there the theorem's p-value
+            grows with epsilon, so that it can be inverted.
         confidence: of the bound.
         seed: of the order among equal scores.
 
@@ -113,7 +113,7 @@ def one_run_bound(
         EmptyDataError, NonFiniteValueError: no scores, or scores that are not finite.
     """
     return _one_run(
-        scores, included, delta, confidence, seed, 0.0, _dp_epsilon, "one run, two-sided guesses (Steinke et al. 2023)"
+        scores, included, delta, confidence, seed, _dp_epsilon, "one run, two-sided guesses (Steinke et al. 2023)"
     )
 
 
@@ -122,7 +122,7 @@ def one_run_gaussian_bound(
 ) -> EpsilonBound:
     """As :func:`one_run_bound`, but only against Gaussian mechanisms: "if Gaussian".
 
-    Mahloujifar, Melis and Chaudhuri (2024, "Auditing f-differential privacy in one run"), algorithm 3: the guesses
+    Mahloujifar, Melis and Chaudhuri ("Auditing f-differential privacy in one run", arXiv 2410.22235, 2024): the guesses
     refute mu-Gaussian differential privacy (Dong, Roth and Su 2022) for small mu; the largest refuted mu is turned
     into epsilon at ``delta``. A procedure that is not Gaussian, such as one that publishes a canary with probability
     delta, can have a smaller epsilon than this at the same delta.
@@ -132,7 +132,7 @@ def one_run_gaussian_bound(
     """
     method = "one run, two-sided guesses against Gaussian mechanisms (Mahloujifar et al. 2024)"
     return _one_run(
-        scores, included, delta, confidence, seed, 5e-324, _gaussian_epsilon, method, "if the mechanism is Gaussian"
+        scores, included, delta, confidence, seed, _gaussian_epsilon, method, "if the mechanism is Gaussian"
     )
 
 
@@ -157,7 +157,7 @@ def runs_bound(
         Others as for :func:`one_run_bound`.
     """
     scores_in, scores_out = checked_scores(scores_in, "canary (in)"), checked_scores(scores_out, "canary (out)")
-    _check_delta(delta, 0.0, 1.0)
+    _check_delta(delta, 1.0)
     check_confidence(confidence)
     tail = (1 - confidence) / 2
     rng = np.random.default_rng(Key.from_seed(seed).seed_for("split of the runs"))
@@ -196,7 +196,7 @@ def guess_grid(m: int) -> tuple[int, ...]:
 
 
 def one_run_p_value(epsilon: float, m: int, guesses: int, correct: int, delta: float) -> float:
-    """The chance of so many right guesses under (epsilon, delta)-DP, at most (Steinke et al. 2023, theorem 5.2).
+    """The chance of so many right guesses under (epsilon, delta)-DP, at most (Steinke et al. 2023, main theorem).
 
     With W ~ Binomial(guesses, e^epsilon / (1 + e^epsilon)) it is
     ``P[W >= correct] + 2 m delta max_i P[correct > W >= correct - i] / i``, and never above 1. For 2 m delta <= 1 it
@@ -222,7 +222,7 @@ def gaussian_refuted(mu: float, m: int, guesses: int, correct: int, level: float
     With p_j the probability of j right guesses and g(x) = Phi(Phi^-1(x) - mu), mu-GDP demands for every k that
     ``sum_{j >= k-1} (guesses - j) p_j / m >= g(sum_{j >= k} j p_j / m)``: flipping one canary's coin makes one right
     guess wrong, and g is convex. Mass ``level`` at ``correct``, and then as little below it as the demands allow,
-    must fit into a total of 1 (Mahloujifar et al. 2024, theorem 9 and algorithm 3).
+    must fit into a total of 1 (Mahloujifar et al. 2024, their recursion for a general trade-off function).
     """
     hits, misses = level * correct / m, level * (guesses - correct) / m
     for j in range(correct - 1, -1, -1):
@@ -246,10 +246,10 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return 0.0 if mu == 0 else _largest(too_small, mu * (mu / 2 + 40))
 
 
-def check_one_run(m: int, delta: float, confidence: float, least_delta: float = 0.0) -> None:
+def check_one_run(m: int, delta: float, confidence: float, *, positive_delta: bool = False) -> None:
     """Refuse what :func:`one_run_bound` could make no statement about; errors as there."""
     check_confidence(confidence)
-    _check_delta(delta, least_delta, 1 / (2 * m))
+    _check_delta(delta, 1 / (2 * m), positive=positive_delta)
 
     def shows(count: int) -> bool:
         grid = guess_grid(count)
@@ -274,14 +274,13 @@ def _one_run(
     delta: float,
     confidence: float,
     seed: int,
-    least_delta: float,
     invert: _Inversion,
     method: str,
     condition: str | None = None,
 ) -> EpsilonBound:
     scores, included = checked_scores(scores, "canary"), _coins(included, scores)
     m = len(scores)
-    check_one_run(m, delta, confidence, least_delta)
+    check_one_run(m, delta, confidence, positive_delta=condition is not None)
     grid = guess_grid(m)
     level = (1 - confidence) / len(grid)
     correct = _right_guesses(scores, included, grid, seed)
@@ -382,8 +381,8 @@ def _coins(included: Mask, scores: Array) -> Mask:
     return included
 
 
-def _check_delta(delta: float, least: float, most: float) -> None:
-    if not least <= delta < 1 or delta > most:
+def _check_delta(delta: float, most: float, *, positive: bool = False) -> None:
+    if not 0 <= delta <= most or delta == 1 or (positive and delta == 0):
         raise InvalidArgumentError(
-            f"expected delta {'above 0' if least > 0 else 'of at least 0'} and at most {most:.3g}, got {delta:g}"
+            f"expected delta {'above 0' if positive else 'of at least 0'} and at most {most:.3g}, got {delta:g}"
         )

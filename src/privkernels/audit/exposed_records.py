@@ -79,8 +79,8 @@ def exposed_records(audited: Array, calibration: Array, fdr: float = 0.05) -> Ex
 
     The procedure of Benjamini and Hochberg (1995) on the p-values of :func:`conformal_p_values`. These share their
     calibration scores and so depend on each other, but positively (PRDS), under which the procedure keeps its level:
-    Bates, Candes, Lei, Romano and Sesia (Annals of Statistics 51, 2023), theorem 2, for independent scores without
-    ties; ties make the p-values larger. An entry is false when the record's score is distributed like those of the
+    Bates, Candes, Lei, Romano and Sesia (Annals of Statistics 51, 2023), for independent scores without ties; ties
+    make the p-values larger. An entry is false when the record's score is distributed like those of the
     calibration records: when its membership left no trace that this attack sees. The rate is an average over draws
     of the calibration records, not a promise for the one at hand.
 
