@@ -113,11 +113,18 @@ def margin_target(margins: npt.NDArray[np.float64]) -> nn.Module:
     return table_target(logits)
 
 
+class MarginShadows(Shadows):
+    """Shadows without models: margins of numbered records are looked up in those of the pool."""
+
+    def margins(self, records: data.Records, transform: object = None) -> npt.NDArray[np.float64]:
+        return super().margins(self.pool)[:, records.x[:, 0].long().numpy()]
+
+
 def margin_shadows(margins: npt.NDArray[np.float64], inside: npt.NDArray[np.bool_]) -> Shadows:
     """Shadows with ``margins`` [S, n] on their pool: numbered records, all of label 0 of two classes."""
     n_shadows, n = margins.shape
     pool = numbered([0] * n, 2)
-    return Shadows(
+    return MarginShadows(
         lambda: nn.Linear(1, 2),
         pool,
         inside,
