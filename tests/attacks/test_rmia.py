@@ -46,6 +46,8 @@ def test_ratios_of_records_that_are_certain_do_not_tie() -> None:
     margins, inside = np.full((2, 4), 60.0), np.array([[True] * 4, [False] * 4])
     for a in (None, 0.0, 0.5, 1.0):
         assert (np.diff(log_ratios(phi, margins, inside, a)) > 0).all()
+        surer = np.array([70.0, 60.0, 50.0, 45.0])
+        assert (np.diff(log_ratios(np.full(4, 80.0), np.stack([surer, surer]), inside, a)) > 0).all()
         worse = log_ratios(-1e4 * phi, -margins, inside, a)
         assert np.isfinite(worse).all()
         assert (np.diff(worse) < 0).all()
