@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from privkernels.attacks import LossThreshold, ShadowModelAttack, target_logits
 from privkernels.attacks.base import (
+    _plain,
     log_probability_of_margin,
     log_softmax,
     network,
@@ -110,3 +111,8 @@ def test_an_attack_on_weights_refuses_a_function(game: Game) -> None:
     assert network(game.target, LossThreshold()) is game.target
     with pytest.raises(InvalidArgumentError, match=r"nn\.Module"):
         network(lambda x: game.target(x), LossThreshold())
+
+
+def test_functions_in_a_tuple_are_described_by_name() -> None:
+    described = _plain((None, log_softmax, 3))
+    assert described == [None, "log_softmax", 3]
