@@ -124,7 +124,7 @@ def _audited(
     targets = [load_target(path, make_model, name) for path, name in zip(paths, _names(paths), strict=True)]
     audit = audit_models(
         targets,
-        all_attacks() if attacks is None else attacks,
+        all_attacks(records["members"]) if attacks is None else attacks,
         records["members"],
         records["non-members"],
         public=records.get("public"),

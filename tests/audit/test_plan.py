@@ -8,7 +8,7 @@ import pytest
 
 from privkernels.attacks import Attack, LossThreshold, PublicDataAttack, ShadowModelAttack
 from privkernels.audit import plan
-from privkernels.audit.plan import Clock, all_attacks, parse_duration, shadows_within, why_not
+from privkernels.audit.plan import Clock, Knowledge, all_attacks, parse_duration, shadows_within, why_not
 from privkernels.errors import InvalidArgumentError
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game
@@ -95,15 +95,15 @@ def test_what_cannot_be_made_says_why(game: Game) -> None:
     def predict(x: Any) -> Any:
         return game.target(x)
 
-    assert why_not(LossThreshold(), predict, None, None) is None
-    assert "looks inside" in str(why_not(Inside(), predict, None, None))
-    assert why_not(Inside(), game.target, None, None) is None
-    assert "shadow models" in str(why_not(ShadowModelAttack(), game.target, None, None))
-    assert "public records" in str(why_not(Public(), game.target, None, None))
-    assert why_not(Public(), game.target, None, game.attacker) is None
+    assert why_not(LossThreshold(), predict, Knowledge()) is None
+    assert "looks inside" in str(why_not(Inside(), predict, Knowledge()))
+    assert why_not(Inside(), game.target, Knowledge()) is None
+    assert "shadow models" in str(why_not(ShadowModelAttack(), game.target, Knowledge()))
+    assert "public records" in str(why_not(Public(), game.target, Knowledge()))
+    assert why_not(Public(), game.target, Knowledge(public=game.attacker)) is None
 
 
-def test_all_attacks_have_names_of_their_own_and_describe_themselves() -> None:
-    attacks = all_attacks()
+def test_all_attacks_have_names_of_their_own_and_describe_themselves(game: Game) -> None:
+    attacks = all_attacks(game.members)
     assert len({attack.name for attack in attacks}) == len(attacks)
     assert all(isinstance(attack, Attack) and attack.describe()["class"] for attack in attacks)

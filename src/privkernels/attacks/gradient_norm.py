@@ -46,6 +46,10 @@ class GradientNorm(Attack):
         self.layers = layers
         self.batch_size = batch_size
 
+    def queries_per_record(self) -> int:
+        """See :meth:`Attack.queries_per_record`."""
+        return 10
+
     def score(self, target: Predictor, records: Records) -> Array:
         """Minus the gradient's norm per record, float64 [n]; see :meth:`Attack.score`.
 

@@ -91,6 +91,10 @@ class LabelOnlyAugmentation(ShadowAttack):
         self.shadows_ = shadows
         return self
 
+    def queries_per_record(self) -> int:
+        """See :meth:`Attack.queries_per_record`."""
+        return 1 + self.n_queries
+
     def score(self, target: Predictor, records: Records) -> Array:
         """The number of right answers, the record's own first, or their weighted sum after :meth:`fit`; float64 [n].
 

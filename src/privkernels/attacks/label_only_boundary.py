@@ -74,6 +74,10 @@ class LabelOnlyBoundary(Attack):
         self.seed = seed
         self.batch_size = batch_size
 
+    def queries_per_record(self) -> int:
+        """See :meth:`Attack.queries_per_record`."""
+        return self.max_queries
+
     def score(self, target: Predictor, records: Records) -> Array:
         """The distance per record in the unit of ``records.x``, float64 [n]; see :meth:`Attack.score`.
 
@@ -262,6 +266,10 @@ class LabelOnlyNoise(Attack):
         self.n_queries = n_queries
         self.seed = seed
         self.batch_size = batch_size
+
+    def queries_per_record(self) -> int:
+        """See :meth:`Attack.queries_per_record`."""
+        return 1 + len(self.scales) * self.n_queries
 
     def score(self, target: Predictor, records: Records) -> Array:
         """The signed distance per record in the unit of ``records.x``, float64 [n]; see :meth:`Attack.score`.

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +171,13 @@ class Shadows:
 
 
 class ShadowAttack(Attack):
-    """An attack that learns from shadow models."""
+    """An attack that learns from shadow models.
+
+    Attributes:
+        needs_own_pool: the shadows' pool must hold none of the records that are scored.
+    """
+
+    needs_own_pool: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, shadows: Shadows, *, progress: Progress = silent) -> Self:

@@ -184,6 +184,7 @@ class GeneralWhiteBox(ShadowAttack):
 
     name = "general-wb"
     access: ClassVar[Access] = "weights"
+    needs_own_pool: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from privkernels._files import read_json, write_json
-from privkernels.attacks import Attack, LossThreshold, Shadows
+from privkernels.attacks import Attack, LossThreshold, ShadowAttack, Shadows, train_shadows
 from privkernels.attacks.shadows import Transform
 from privkernels.audit import guards as checks
 from privkernels.audit._json import JsonValue
@@ -25,7 +25,9 @@ from privkernels.audit.exposed_records import ExposedRecords, exposed_records
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import CONFIDENCE
 from privkernels.audit.plan import (
+    OWN_SHADOWS,
     Clock,
+    Knowledge,
     PlannedAttack,
     fit,
     seconds_per_query,
@@ -177,16 +179,22 @@ def audit_models(
     progress(0, 1, "checking members and non-members")
     found = [checks.blind_baseline(members, nonmembers, seed=seed), *checks.duplicates(members, nonmembers, seed=seed)]
     progress(1, 1, "checking members and non-members")
-    shadows = None
+    shadows = own = None
     if make_model is not None:
         shadows = shadows_within(
             make_model, pool, config or TrainingConfig(), clock,
             most=n_shadows, seed=seed, cache=cache, workers=workers, progress=progress,
         )  # fmt: skip
+        if public is not None and any(isinstance(attack, ShadowAttack) and attack.needs_own_pool for attack in attacks):
+            own = train_shadows(
+                make_model, public, config or TrainingConfig(), min(OWN_SHADOWS, len(shadows)), seed=seed, cache=cache,
+                workers=workers, progress=progress,
+            )  # fmt: skip
         for target in targets:
             found += checks.augmentation(target.model, shadows, members, transforms or {})
-    plan, held_out = _rehearse(targets, attacks, members, nonmembers, shadows, public, clock, progress)
-    ready = [fit(attack, shadows, public) for attack in attacks if attack.name in held_out]
+    known = Knowledge(shadows, own, public)
+    plan, held_out = _rehearse(targets, attacks, members, nonmembers, known, clock, progress)
+    ready = [fit(attack, known) for attack in attacks if attack.name in held_out]
     if not ready:
         raise InvalidArgumentError("no attack can be made: " + "; ".join(f"{row.attack}: {row.reason}" for row in plan))
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
@@ -210,25 +218,24 @@ def _rehearse(
     attacks: Sequence[Attack],
     members: Records,
     nonmembers: Records,
-    shadows: Shadows | None,
-    public: Records | None,
+    known: Knowledge,
     clock: Clock,
     progress: Progress,
 ) -> tuple[list[PlannedAttack], dict[str, list[ShadowScores]]]:
     """Let every attack that can be made attack the held-out shadow models; scores by attack, none without shadows."""
     query = seconds_per_query(targets[0].model, [members, nonmembers])
-    held_out = [] if shadows is None else _held_out(shadows)
+    held_out = [] if known.shadows is None else _held_out(known.shadows)
     plan, scores = [], {}
     for number, attack in enumerate(attacks):
         progress(number, len(attacks), "trying the attacks on held-out shadow models")
-        reason = next((why for target in targets if (why := why_not(attack, target.model, shadows, public))), None)
+        reason = next((why for target in targets if (why := why_not(attack, target.model, known))), None)
         expected = query * attack.queries_per_record() * (len(targets) + len(held_out))
         if reason is None and expected > clock.left():
             reason = f"it would take about {expected:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
         begin = time.perf_counter()
         tried: list[ShadowScores] = []
         if reason is None:
-            reason = _try(attack, shadows, held_out, public, len(targets), clock, tried)
+            reason = _try(attack, known, held_out, len(targets), clock, tried)
         plan.append(PlannedAttack(attack.name, reason is None, reason or "", time.perf_counter() - begin))
         if reason is None:
             scores[attack.name] = tried
@@ -238,19 +245,19 @@ def _rehearse(
 
 def _try(
     attack: Attack,
-    shadows: Shadows | None,
+    known: Knowledge,
     held_out: Sequence[int],
-    public: Records | None,
     n_targets: int,
     clock: Clock,
     scores: list[ShadowScores],
 ) -> str | None:
     """Attack the held-out shadow models one after the other; why it was given up, or None."""
     for position, shadow in enumerate(held_out):
+        shadows = known.shadows
         assert shadows is not None
         begin = time.perf_counter()
         try:
-            fitted = fit(attack, shadows.without_pair_of(shadow), public)
+            fitted = fit(attack, known.without_pair_of(shadow))
             values = fitted.score(shadows.model(shadow), shadows.pool)
         except (InvalidArgumentError, TooFewRecordsError) as error:
             return str(error)

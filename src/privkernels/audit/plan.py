@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from privkernels.attacks import (
+    RMIA,
     Attack,
+    BayesWhiteBox,
+    GeneralWhiteBox,
+    GradientNorm,
+    LabelOnlyAugmentation,
+    LabelOnlyBoundary,
+    LiRA,
     LossThreshold,
+    ModifiedEntropy,
     PublicDataAttack,
+    QuantileRegression,
     ShadowAttack,
     ShadowModelAttack,
     Shadows,
@@ -31,6 +40,8 @@ from privkernels.training import TrainingConfig
 STEPS = (8, 16, 32, 64, 128, 256)
 # The share of a budget that shadow models may take; the rest is for the attacks.
 _SHADOW_SHARE = 0.6
+# Shadow models on the public records, for the attack that needs them.
+OWN_SHADOWS = 8
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -116,32 +127,76 @@ def shadows_within(
     return shadows
 
 
-def all_attacks(seed: int = 0) -> list[Attack]:
-    """Every attack of the library as an audit makes it, unfitted, the cheapest first."""
+@dataclass(frozen=True)
+class Knowledge:
+    """What an audit's attacks learn from.
+
+    Attributes:
+        shadows: trained on members and non-members together; None where the architecture is not known.
+        own_shadows: trained on the public records, for attacks whose shadows must not know the audited records.
+        public: known non-members that are not audited.
+    """
+
+    shadows: Shadows | None = None
+    own_shadows: Shadows | None = None
+    public: Records | None = None
+
+    def without_pair_of(self, shadow: int) -> Knowledge:
+        """What is known when that shadow model plays the target."""
+        return replace(self, shadows=None if self.shadows is None else self.shadows.without_pair_of(shadow))
+
+
+def all_attacks(records: Records, seed: int = 0) -> list[Attack]:
+    """Every attack of the library as an audit makes it, unfitted, the cheapest first.
+
+    Args:
+        records: the audited ones: pictures are asked about shifted, other records about with noise; and queries stay
+            in [0, 1] where the records do.
+    """
+    pictures = records.x.dim() == 4 and min(records.x.shape[-2:]) >= 8
+    box = (0.0, 1.0) if float(records.x.min()) >= 0 and float(records.x.max()) <= 1 else None
     return [
         LossThreshold(),
+        ModifiedEntropy(),
+        LiRA(mode="online"),
+        LiRA(mode="offline"),
+        LiRA(mode="imputed"),
+        RMIA(mode="online"),
+        RMIA(mode="offline"),
+        GradientNorm(),
         # Pooled, the attack is stronger where a class has few records.
         ShadowModelAttack(min_class_records=500, seed=seed),
+        QuantileRegression(seed=seed),
+        LabelOnlyAugmentation(queries="translations" if pictures else "gaussian", seed=seed),
+        BayesWhiteBox(seed=seed),
+        GeneralWhiteBox(seed=seed),
+        LabelOnlyBoundary(clip=box, seed=seed),
     ]
 
 
-def why_not(attack: Attack, target: Predictor, shadows: Shadows | None, public: Records | None) -> str | None:
+def why_not(attack: Attack, target: Predictor, known: Knowledge) -> str | None:
     """Why an attack cannot be made with what there is; None where it can."""
     if attack.access == "weights" and not isinstance(target, nn.Module):
         return "it looks inside the model, and the target is a prediction function"
-    if isinstance(attack, ShadowAttack) and shadows is None:
-        return "it needs shadow models, and so the target's architecture"
-    if isinstance(attack, PublicDataAttack) and public is None:
+    if isinstance(attack, ShadowAttack):
+        if known.shadows is None:
+            return "it needs shadow models, and so the target's architecture"
+        if attack.needs_own_pool and known.own_shadows is None:
+            return "it needs shadow models on public records: known non-members that are not audited"
+    if isinstance(attack, PublicDataAttack) and known.public is None:
         return "it needs public records: known non-members that are not audited"
     return None
 
 
-def fit(attack: Attack, shadows: Shadows | None, public: Records | None) -> Attack:
-    """Fit an attack on what it learns from."""
-    if isinstance(attack, ShadowAttack) and shadows is not None:
+def fit(attack: Attack, known: Knowledge) -> Attack:
+    """Fit an attack on what it learns from, which :func:`why_not` found to be there."""
+    if isinstance(attack, ShadowAttack):
+        shadows = known.own_shadows if attack.needs_own_pool else known.shadows
+        assert shadows is not None
         return attack.fit(shadows)
-    if isinstance(attack, PublicDataAttack) and public is not None:
-        return attack.fit(public)
+    if isinstance(attack, PublicDataAttack):
+        assert known.public is not None
+        return attack.fit(known.public)
     return attack
 
 
