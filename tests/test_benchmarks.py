@@ -10,15 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import accounting, ceilings, comparison, growth, timing
+from benchmarks import accounting, attacks, ceilings, comparison, growth, timing
 from benchmarks.case import Case, Peer
 from benchmarks.ceilings import Ceilings
 from benchmarks.kernels import KERNELS, em_select, kde_em, kde_em_peers, noise_add, randomized_response
 from benchmarks.kernels import __main__ as driver
 from benchmarks.papers import privacy_tables
+from tests.support.membership import margin_shadows
 
 CPU = torch.device("cpu")
 
@@ -299,3 +301,36 @@ def test_privacy_tables_print_and_write_what_was_found(
     assert all(row["proven"] <= row["zcdp"] * (1 + 1e-9) for row in result["composition"])
     printed = capsys.readouterr().out
     assert "the paper's sensitivity" in printed
+
+
+def test_the_attacks_are_measured_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "result.json"
+    chosen = ["loss threshold", "LiRA online", "RMIA offline"]
+    attacks.main(["--quick", "--set", "digits", "--attack", *chosen, "--json", str(file)])
+    text = file.read_text(encoding="utf-8")
+    result = json.loads(text)
+    assert [(row["attack"], row["shadows"]) for row in result["rows"]] == [
+        ("loss threshold", 0),
+        ("LiRA online", 4),
+        ("LiRA online", 16),
+        ("RMIA offline", 4),
+        ("RMIA offline", 16),
+    ]
+    for row in result["rows"]:
+        value, low, high = row["tpr_at_0.01"]
+        assert 0 <= low <= value <= high <= 1
+        assert 0 < row["auc"] < 1
+    # 9 targets of 600 non-members allow 5 false positives at 0.1 %; 4 do not.
+    assert result["rows"][0]["tpr_at_0.001"] is not None
+    assert result["rows"][-1]["tpr_at_0.001"] is None
+    assert result["shadows"]["digits"]["n_models"] == 18
+    assert identifies_nobody(text, capsys.readouterr().out)
+
+
+def test_a_target_is_attacked_with_other_pairs_only() -> None:
+    inside = np.zeros((10, 4), dtype=np.bool_)
+    shadows = margin_shadows(np.zeros((10, 4)), inside)
+    for target in range(10):
+        chosen = attacks.shadows_for(shadows, target, 8)
+        assert sorted(set(chosen.pairs)) == [pair for pair in range(5) if pair != target // 2]
+        assert len(attacks.shadows_for(shadows, target, 4)) == 4

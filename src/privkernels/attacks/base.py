@@ -189,6 +189,17 @@ def log_softmax(logits: Array) -> Array:
     return result
 
 
+def log_complement(log_p: Array) -> Array:
+    """log(1 - p) of every class, float64 [n, classes], from log-probabilities [n, classes].
+
+    Where p > 1/2 it comes from the other classes, so that 1 - p is not lost; with one class it is -inf.
+    """
+    likely = log_p > -np.log(2.0)
+    others = np.where(likely, -np.inf, log_p)
+    result: Array = np.log1p(-np.minimum(np.exp(log_p), 0.5))
+    return np.where(likely, np.logaddexp.reduce(others, axis=1, keepdims=True), result)
+
+
 def true_class_log_probability(logits: Array, labels: Tensor) -> Array:
     """log p(y | x) per record, float64 [n]; minus the cross-entropy."""
     result: Array = log_softmax(logits)[np.arange(len(logits)), labels.cpu().numpy()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from privkernels.attacks.base import Array, Attack, Predictor, log_softmax, target_logits
+from privkernels.attacks.base import Array, Attack, Predictor, log_complement, log_softmax, target_logits
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError
 
@@ -59,21 +59,13 @@ def log_modified_entropy(logits: Array, labels: Tensor) -> Array:
         )
     rows, columns = np.arange(len(logits)), labels.cpu().numpy()
     log_p = log_softmax(logits)
-    log_not_p = _log_complement(log_p)
+    log_not_p = log_complement(log_p)
     # Each term is a product of a probability and a surprise; here are the logarithms of both, added.
     terms = log_p + _log_surprise(log_not_p, log_p)
     terms[rows, columns] = (log_not_p + _log_surprise(log_p, log_not_p))[rows, columns]
     # Sorted, so that two records with the same terms tie wherever their classes stand.
     result: Array = np.logaddexp.reduce(np.sort(terms, axis=1), axis=1)
     return result
-
-
-def _log_complement(log_p: Array) -> Array:
-    """log(1 - p) of every class, [n, classes]: where p > 1/2 from the other classes, so that 1 - p is not lost."""
-    likely = log_p > -np.log(2.0)
-    others = np.where(likely, -np.inf, log_p)
-    result: Array = np.log1p(-np.minimum(np.exp(log_p), 0.5))
-    return np.where(likely, np.logaddexp.reduce(others, axis=1, keepdims=True), result)
 
 
 def _log_surprise(log_q: Array, log_not_q: Array) -> Array:
