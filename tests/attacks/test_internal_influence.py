@@ -83,7 +83,9 @@ def test_influences_add_up_to_the_output(residual: nn.Module, records: Records, 
     for layer in weighted_layers(residual, records):
         h = layer_input(residual, layer, records.x)
         w, b = internal_influence(residual, layer, h, records.x, records.y, quantity, steps=400)
-        torch.testing.assert_close((w * h.flatten(1)).sum(1) + b, expected, rtol=0, atol=2e-3)
+        # Above the first layer are kinks, where the integral converges slowly.
+        tolerance = 2e-3 if layer == "first" else 2e-5
+        torch.testing.assert_close((w * h.flatten(1)).sum(1) + b, expected, rtol=0, atol=tolerance)
 
 
 def test_the_log_probability_is_that_of_the_true_class() -> None:

@@ -96,6 +96,22 @@ def test_queries_stay_in_the_box_and_in_the_budget() -> None:
     assert torch.cat(asked).min() < 0
 
 
+def test_the_worst_case_keeps_the_budget_too() -> None:
+    # A start is found at the last try, and no step leads anywhere: every bisection and halving is made.
+    calls: list[int] = []
+
+    def target(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return torch.tensor([[0.0, 1.0]] if len(calls) == 21 else [[1.0, 0.0]]).expand(len(x), 2)
+
+    record = Records(torch.full((1, 16), 0.5), torch.tensor([0]), 2, "one")
+    for budget in (100, 101, 250):
+        calls.clear()
+        LabelOnlyBoundary(max_queries=budget, directions=60).score(target, record)
+        assert sum(calls) <= budget
+        assert sum(calls) > budget - 30
+
+
 def test_the_box_is_respected_where_the_boundary_lies_outside_it() -> None:
     # Only the corner (1, 1) is of the other class; from (0.9, 0.5) it is 0.51 away, and the plane 0.42.
     def target(x: Tensor) -> Tensor:

@@ -127,6 +127,31 @@ def test_general_is_calibrated_on_a_shadow_of_other_records(game: Game, general:
         assert abs(expit(log_odds[part]).mean() - truth[part].mean()) < 0.15
 
 
+def test_no_proxy_of_a_shadow_was_trained_on_what_it_judges(shadows: Shadows, monkeypatch: pytest.MonkeyPatch) -> None:
+    public: list[Records] = []
+
+    def no_training(target: nn.Module, _layer: str, records: Records, *_: object) -> nn.Module:
+        public.append(records)
+        return target
+
+    monkeypatch.setattr("privkernels.attacks.stolen_memories.train_proxy", no_training)
+    original = GeneralWhiteBox._features
+    judged: list[Records] = []
+
+    def recording(self: GeneralWhiteBox, module: nn.Module, proxies: dict[str, nn.Module], records: Records):
+        judged.append(records)
+        return original(self, module, proxies, records)
+
+    monkeypatch.setattr(GeneralWhiteBox, "_features", recording)
+    some = shadows.select([0, 1, 2, 3])
+    GeneralWhiteBox(steps=1).fit(some)
+    for i, (trained, seen) in enumerate(zip(public, judged, strict=True)):
+        assert not set(trained.digests()) & set(seen.digests())
+        assert not some.trained_on(trained)[i // 2].any()
+    for shadow in range(4):
+        assert len(judged[2 * shadow]) + len(judged[2 * shadow + 1]) == len(some.pool)
+
+
 def test_general_with_two_layers_gives_both_a_say(game: Game, shadows: Shadows) -> None:
     two = GeneralWhiteBox(layers=("output", "hidden"), epochs=2, steps=2).fit(shadows.select([0, 1, 2, 3]))
     assert two.layers_ == ("hidden", "output")
