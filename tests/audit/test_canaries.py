@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from privkernels._files import read_safetensors
-from privkernels.audit.canaries import KINDS, Canaries, make_canaries, record_hashes
+from privkernels.audit.canaries import KINDS, Canaries, make_canaries
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError, TooFewRecordsError, UnknownNameError
 from privkernels.randomness import Key
@@ -65,10 +65,10 @@ def test_the_flips_are_fair_and_independent():
 def test_the_included_are_inserted_and_no_other():
     train, canaries = records(50, seed=5), make_canaries(records(300), 40, "mislabelled", KEY)
     together = canaries.insert(train)
-    inside = set(record_hashes(together))
+    inside = set(together.digests())
     assert len(together) == 50 + int(canaries.included.sum())
     assert torch.equal(together.x[:50], train.x)
-    assert [name in inside for name in record_hashes(canaries.records)] == canaries.included.tolist()
+    assert [name in inside for name in canaries.records.digests()] == canaries.included.tolist()
     assert "canaries" in together.name
     with pytest.raises(InvalidArgumentError, match="already holds"):
         canaries.insert(together)
@@ -138,7 +138,7 @@ def test_both_bounds_come_from_the_flips():
 def test_equal_records_are_one_canary():
     source = records(30)
     doubled = Records(torch.cat([source.x, source.x]), torch.cat([source.y, source.y]), 4, "doubled")
-    assert len(set(record_hashes(make_canaries(doubled, 30, "natural", KEY).records))) == 30
+    assert len(set(make_canaries(doubled, 30, "natural", KEY).records.digests())) == 30
     with pytest.raises(TooFewRecordsError, match="31 canaries need as many different records"):
         make_canaries(doubled, 31, "natural", KEY)
     canaries = make_canaries(source, 30, "natural", KEY)
@@ -146,9 +146,9 @@ def test_equal_records_are_one_canary():
     with pytest.raises(InvalidArgumentError, match="equal"):
         dataclasses.replace(canaries, records=same, included=torch.tensor([True, False]))
     zeros = Records(torch.tensor([[0.0], [-0.0]]), torch.tensor([1, 1]), 2, "zeros")
-    assert len(set(record_hashes(zeros))) == 1
+    assert len(set(zeros.digests())) == 1
     other_class = Records(torch.zeros(2, 1), torch.tensor([0, 1]), 2, "classes")
-    assert len(set(record_hashes(other_class))) == 2
+    assert len(set(other_class.digests())) == 2
 
 
 def test_bad_input_is_refused():

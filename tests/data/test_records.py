@@ -128,3 +128,11 @@ def test_fingerprint_does_not_depend_on_strides() -> None:
     x = records.x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     assert not x.is_contiguous()
     assert Records(x, records.y, 3, "strided").fingerprint() == records.fingerprint()
+
+
+def test_digests_tell_records_apart_by_content_and_label() -> None:
+    x = torch.tensor([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    first, negative, other_class, swapped = Records(x, torch.tensor([0, 0, 1, 0]), 2, "a").digests()
+    assert first == negative
+    assert len({first, other_class, swapped}) == 3
+    assert Records(x[:1], torch.tensor([0]), 5, "b").digests() == [first]

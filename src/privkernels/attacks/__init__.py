@@ -20,6 +20,7 @@ from privkernels.attacks.label_only_boundary import LabelOnlyBoundary, LabelOnly
 from privkernels.attacks.lira import LiRA
 from privkernels.attacks.loss_threshold import LossThreshold
 from privkernels.attacks.modified_entropy import ModifiedEntropy
+from privkernels.attacks.neural import NeuralAttack
 from privkernels.attacks.quantile_regression import QuantileRegression
 from privkernels.attacks.rmia import RMIA
 from privkernels.attacks.shadow_model import ShadowModelAttack
@@ -47,6 +48,7 @@ __all__ = [
     "LiRA",
     "LossThreshold",
     "ModifiedEntropy",
+    "NeuralAttack",
     "Predictor",
     "PublicDataAttack",
     "QuantileRegression",

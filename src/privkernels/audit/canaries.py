@@ -45,7 +45,7 @@ class Canaries:
             raise InvalidArgumentError(
                 f"included is bool [{len(self.records)}], not {self.included.dtype} {list(self.included.shape)}"
             )
-        if len(set(record_hashes(self.records))) < len(self.records):
+        if len(set(self.records.digests())) < len(self.records):
             raise InvalidArgumentError("two canaries are equal: one could be in training while the other is not")
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Canaries:
                 f"canaries of shape {list(self.records.x.shape[1:])} in {self.records.n_classes} classes do not fit "
                 f"{train.name!r}, {list(train.x.shape[1:])} in {train.n_classes}"
             )
-        present = len(set(record_hashes(train)) & set(record_hashes(self.records)))
+        present = len(set(train.digests()) & set(self.records.digests()))
         if present:
             raise InvalidArgumentError(
                 f"{train.name!r} already holds {present} of the canaries: make them from records that are not in it"
@@ -86,9 +86,9 @@ class Canaries:
         scores = checked_scores(scores, "canary")
         if len(scores) != len(records):
             raise InvalidArgumentError(f"expected one score per record, {len(records)}, got {len(scores)}")
-        wanted = record_hashes(self.records)
-        places: dict[str, list[int]] = {name: [] for name in wanted}
-        for place, name in enumerate(record_hashes(records)):
+        wanted = self.records.digests()
+        places: dict[bytes, list[int]] = {name: [] for name in wanted}
+        for place, name in enumerate(records.digests()):
             if name in places:
                 places[name].append(place)
         counts = [len(found) for found in places.values()]
@@ -190,18 +190,9 @@ def make_canaries(records: Records, n: int, kind: Kind, key: Key) -> Canaries:
     return Canaries(named, _flips(key.derive("canaries: included"), n), kind)
 
 
-def record_hashes(records: Records) -> list[str]:
-    """SHA-256 of each record's values and class, as 64 hexadecimal digits: equal for equal records anywhere."""
-    x = records.x.detach().cpu().contiguous().numpy().astype("<f4", copy=False)
-    y = records.y.detach().cpu().contiguous().numpy().astype("<i8", copy=False)
-    # + 0.0 makes the two zeros one: equal records have equal hashes.
-    x = x.reshape(len(x), -1) + np.float32(0.0)
-    return [hashlib.sha256(row.tobytes() + label.tobytes()).hexdigest() for row, label in zip(x, y, strict=True)]
-
-
 def _chosen(records: Records, n: int, rng: np.random.Generator) -> Records:
     """``n`` records that differ from each other."""
-    first = {name: place for place, name in reversed(list(enumerate(record_hashes(records))))}
+    first = {name: place for place, name in reversed(list(enumerate(records.digests())))}
     different = sorted(first.values())
     if len(different) < n:
         raise TooFewRecordsError(f"{n} canaries need as many different records; {records.name!r} has {len(different)}")

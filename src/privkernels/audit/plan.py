@@ -21,6 +21,7 @@ from privkernels.attacks import (
     LiRA,
     LossThreshold,
     ModifiedEntropy,
+    NeuralAttack,
     PublicDataAttack,
     QuantileRegression,
     ShadowAttack,
@@ -169,6 +170,7 @@ def all_attacks(records: Records, seed: int = 0) -> list[Attack]:
         QuantileRegression(seed=seed),
         LabelOnlyAugmentation(queries="translations" if pictures else "gaussian", seed=seed),
         BayesWhiteBox(seed=seed),
+        NeuralAttack(seed=seed),
         GeneralWhiteBox(seed=seed),
         LabelOnlyBoundary(clip=box, seed=seed),
     ]

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
@@ -105,9 +106,11 @@ class Records:
     def digests(self) -> list[bytes]:
         """A 16-byte BLAKE2b digest of each record's content, label included, in order.
 
-        Equal records, and no others but by chance, have equal digests; the name and ``n_classes`` do not count.
+        Equal records, on any machine, and no others but by chance, have equal digests; the name and ``n_classes`` do
+        not count.
         """
-        rows = self.x.detach().cpu().contiguous().numpy().reshape(len(self), -1)
+        # + 0.0 makes the two zeros one.
+        rows = self.x.detach().cpu().contiguous().numpy().reshape(len(self), -1) + np.float32(0.0)
         rows = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
         return [
             hashlib.blake2b(row.tobytes() + str(label).encode("ascii"), digest_size=16).digest()
