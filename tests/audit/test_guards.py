@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from privkernels.attacks import train_shadows
-from privkernels.audit.guards import Guard, augmentation, blind_baseline, duplicates, voided
+from privkernels.audit.guards import Guard, augmentation, blind_baseline, duplicates, usual_transforms, voided
 from privkernels.data import Records
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game, train
@@ -85,6 +85,14 @@ def test_augmentation_needs_shadows_of_the_members(game: Game) -> None:
     config = TrainingConfig(epochs=1, batch_size=32, learning_rate=0.1)
     elsewhere = train_shadows(game.make_model, game.attacker, config, 2)
     assert augmentation(game.target, elsewhere, game.members, MIRROR) == []
+
+
+def test_pictures_are_mirrored_and_shifted(game: Game) -> None:
+    found = usual_transforms(game.members)
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert found["mirroring"](x)[0, 0, 0].tolist() == [3, 2, 1, 0]
+    assert found["a shift by one pixel"](x)[0, 0, 0].tolist() == [0, 0, 1, 2]
+    assert usual_transforms(draw(1, 30)) == {}
 
 
 def test_a_guard_survives_json() -> None:

@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch.nn import functional
 
 from privkernels.attacks.base import Array, Predictor, target_logits, true_class_margin
 from privkernels.attacks.shadows import Shadows, Transform, transformed
@@ -148,6 +149,13 @@ def _near(members: Records, nonmembers: Records, rng: np.random.Generator) -> in
     if not len(own):
         return None
     return int((index.kneighbors(outside, n_neighbors=1)[0][:, 0] < 0.01 * np.median(own)).sum())
+
+
+def usual_transforms(records: Records) -> dict[str, Transform]:
+    """What pictures [n, channels, height, width] are usually augmented with; nothing for other records."""
+    if records.x.dim() != 4:
+        return {}
+    return {"mirroring": lambda x: x.flip(-1), "a shift by one pixel": lambda x: functional.pad(x, (1, -1))}
 
 
 def augmentation(

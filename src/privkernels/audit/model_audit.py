@@ -167,7 +167,8 @@ def audit_models(
         cache: see :func:`privkernels.attacks.train_shadows`; an interrupted audit finds its shadow models there again.
         canaries: what :func:`privkernels.audit.make_canaries` made and the targets' training included by coin flips:
             they bound its epsilon from below at ``delta``. Their scores are minus the loss, fixed beforehand.
-        transforms: augmentations that the target may have been trained with, by name.
+        transforms: augmentations that the target may have been trained with, by name; for pictures mirroring and a
+            shift where None.
 
     Raises:
         InvalidArgumentError: no target, or no attack that can be made.
@@ -190,8 +191,9 @@ def audit_models(
                 make_model, public, config or TrainingConfig(), min(OWN_SHADOWS, len(shadows)), seed=seed, cache=cache,
                 workers=workers, progress=progress,
             )  # fmt: skip
+        asked = checks.usual_transforms(members) if transforms is None else transforms
         for target in targets:
-            found += checks.augmentation(target.model, shadows, members, transforms or {})
+            found += checks.augmentation(target.model, shadows, members, asked)
     known = Knowledge(shadows, own, public)
     plan, held_out = _rehearse(targets, attacks, members, nonmembers, known, clock, progress)
     ready = [fit(attack, known) for attack in attacks if attack.name in held_out]
