@@ -6,9 +6,9 @@ The audit knows attacks and guarantees, never a defence.
 from privkernels.audit.audit import AttackResult, AuditResult, RecordsFacts, Target, TargetResult, audit
 from privkernels.audit.canaries import Canaries, make_canaries
 from privkernels.audit.compare import Comparison, compare
-from privkernels.audit.divergence import cross_entropy_bound, decision_bound
+from privkernels.audit.divergence import DivergenceBound, cross_entropy_bound, decision_bound
 from privkernels.audit.epsilon_bounds import EpsilonBound, one_run_bound, one_run_gaussian_bound, runs_bound
-from privkernels.audit.exposed_records import ExposedRecords, exposed_records
+from privkernels.audit.exposed_records import ExposedRecords, conformal_p_values, exposed_records
 from privkernels.audit.figures import KdePanel
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import Figure
@@ -16,7 +16,7 @@ from privkernels.audit.mechanism import MechanismAudit, audit_mechanism
 from privkernels.audit.metrics import AttackMetrics, measure, roc_curve, tpr_at_fpr
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict, audit_models
 from privkernels.audit.plan import all_attacks, parse_duration
-from privkernels.audit.power import MinimumDetectable
+from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_epsilon, detectable_tpr
 from privkernels.audit.report import write_report
 from privkernels.audit.selection import AttackChoice, choose_attack
 from privkernels.audit.self_test import SelfTest, self_test
@@ -35,6 +35,7 @@ __all__ = [
     "Canaries",
     "Comparison",
     "Decision",
+    "DivergenceBound",
     "EpsilonBound",
     "ExposedRecords",
     "Figure",
@@ -59,9 +60,13 @@ __all__ = [
     "audit_models",
     "choose_attack",
     "compare",
+    "conformal_p_values",
     "cross_entropy_bound",
     "decide",
     "decision_bound",
+    "detectable_auc",
+    "detectable_epsilon",
+    "detectable_tpr",
     "exposed_records",
     "groups_by_label",
     "make_canaries",
