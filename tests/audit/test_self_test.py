@@ -1,5 +1,6 @@
 """The self-test passes here, and fails a library whose statements are not valid."""
 
+import importlib
 import json
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from scipy import stats
 
 from privkernels.audit.self_test import SelfTest, null_claims, self_test
+from privkernels.errors import InvalidArgumentError
 
 # The package's self_test is the function.
 module = importlib.import_module("privkernels.audit.self_test")
-from privkernels.errors import InvalidArgumentError
 
 
 @pytest.fixture(scope="module")
