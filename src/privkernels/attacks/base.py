@@ -139,6 +139,8 @@ def _plain(value: Any) -> Any:
         return value
     if is_dataclass(value) and not isinstance(value, type):
         return {key: _plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     name = getattr(value, "__qualname__", None)
     return str(name) if name else type(value).__name__ if callable(value) else str(value)
 
