@@ -88,6 +88,24 @@ def test_influences_add_up_to_the_output(residual: nn.Module, records: Records, 
         torch.testing.assert_close((w * h.flatten(1)).sum(1) + b, expected, rtol=0, atol=tolerance)
 
 
+def test_the_path_is_averaged_at_the_middles_of_its_steps() -> None:
+    # Of a square the gradient is linear along the path, and a single middle is exact.
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            values: Tensor = self.inner(x)
+            return values**2
+
+    torch.manual_seed(0)
+    network, x, y = Square(), torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 0])
+    w, b = internal_influence(network, "inner", x, x, y, "logit", steps=1)
+    expected = network(x).detach().double()[torch.arange(5), y]
+    torch.testing.assert_close((w * x).sum(1) + b, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_log_probability_is_that_of_the_true_class() -> None:
     logits, y = torch.tensor([[1.0, 3.0], [90.0, 0.0]]), torch.tensor([1, 0])
     expected = -torch.nn.functional.cross_entropy(logits.double(), y, reduction="none")

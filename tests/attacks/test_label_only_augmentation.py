@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -130,6 +131,8 @@ def test_it_describes_and_clones_itself() -> None:
     assert attack.get_params()["strength"] == 0.1
     assert attack.describe()["parameters"]["queries"] == "bernoulli"
     assert attack.access == "labels"
+    own = LabelOnlyAugmentation(queries=[image_queries, functools.partial(torch.roll, shifts=1)])
+    assert own.describe()["parameters"]["queries"] == ["image_queries", "partial"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack
-from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries
+from privkernels.attacks import Attack, GradientNorm, LossThreshold, ShadowModelAttack
+from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries, white_box_advantage
 from privkernels.audit.plan import Clock
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError
@@ -60,6 +60,17 @@ def test_the_attack_is_chosen_on_held_out_shadows_and_alone_decides(audited: Mod
     for verdict in audited.verdicts:
         assert {decision.attack for decision in verdict.decisions} == {audited.choice.name}
         assert all(decision.confidence == 0.95 for decision in verdict.decisions)
+
+
+def test_white_box_access_is_compared_with_black_box_access(game: Game) -> None:
+    found = audit_models(
+        [Target("t", game.target)], [LossThreshold(), GradientNorm()], game.members, game.nonmembers,
+        make_model=game.make_model, config=CONFIG, n_shadows=8,
+    )  # fmt: skip
+    advantage = found.verdicts[0].white_box
+    assert advantage is not None
+    scores = {attack.attack: attack.scores for attack in found.result.targets[0].attacks}
+    assert advantage == white_box_advantage(scores["gradient norm"], scores["loss threshold"])
 
 
 def test_the_choice_does_not_see_the_target(game: Game) -> None:

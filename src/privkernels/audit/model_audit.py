@@ -38,6 +38,7 @@ from privkernels.audit.power import MinimumDetectable, detectable_auc, detectabl
 from privkernels.audit.selection import AttackChoice, ShadowScores, choose_attack
 from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
 from privkernels.audit.thresholds import Decision, Threshold, decide, worst
+from privkernels.audit.white_box import WhiteBoxAdvantage, white_box_advantage
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError, TooFewRecordsError
 from privkernels.progress import Progress, silent
@@ -63,6 +64,8 @@ class TargetVerdict(JsonValue):
         subgroups: the chosen attack within each class; None without one.
         detectable: the smallest leaks that this audit could have found.
         epsilon: lower bounds on the epsilon of the training, from canaries; empty without.
+        white_box: whether the best attack on weights beats the best on outputs, both chosen on held-out shadow models;
+            None where one of them is missing.
     """
 
     name: str
@@ -72,6 +75,7 @@ class TargetVerdict(JsonValue):
     subgroups: Subgroups | None
     detectable: tuple[MinimumDetectable, ...]
     epsilon: tuple[EpsilonBound, ...] = ()
+    white_box: WhiteBoxAdvantage | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ def audit_models(
     verdicts = []
     for target, outcome in zip(targets, result.targets, strict=True):
         verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence)
+        verdict = replace(verdict, white_box=_white_box(outcome, choice, ready, confidence))
         if canaries is not None:
             bounds = canaries.bound(LossThreshold().score(target.model, canaries.records), delta, confidence)
             verdict = replace(verdict, epsilon=bounds)
@@ -315,6 +320,19 @@ def _verdict(
         _subgroups(first, members, nonmembers, confidence) if choice is not None else None,
         tuple(_detectable(len(members), len(nonmembers), len(judged))),
     )
+
+
+def _white_box(
+    target: TargetResult, choice: AttackChoice | None, attacks: Sequence[Attack], confidence: float
+) -> WhiteBoxAdvantage | None:
+    if choice is None:
+        return None
+    inside = {attack.name for attack in attacks if attack.access == "weights"}
+    best = [next((row.name for row in choice.table if (row.name in inside) is kind), None) for kind in (True, False)]
+    scores = {attack.attack: attack.scores for attack in target.attacks}
+    if best[0] is None or best[1] is None:
+        return None
+    return white_box_advantage(scores[best[0]], scores[best[1]], confidence=confidence)
 
 
 def _exposed(attack: AttackResult) -> ExposedRecords | None:

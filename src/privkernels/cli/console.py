@@ -137,6 +137,8 @@ def print_model_audit(audit: ModelAudit) -> None:
             out.print(Text(str(found)))
         if verdict.exposed is not None:
             out.print(Text(f"{verdict.name}: {verdict.exposed}"))
+        if verdict.white_box is not None:
+            out.print(Text(f"{verdict.name}: {verdict.white_box.verdict}"))
         for bound in verdict.epsilon:
             out.print(Text(f"{verdict.name}: {bound}"))
         for decision in verdict.decisions:
