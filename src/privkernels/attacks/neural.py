@@ -27,7 +27,7 @@ class InferenceNetwork(nn.Module):
     """The inference model of Nasr et al.: a branch for the prediction, one for the label, and their join.
 
     Fully connected layers of 1024, 512 and 64 units (prediction), 512 and 64 (label), then 256, 64 and 1, with ReLU
-    between them. The authors' programs agree on the prediction's branch and vary the widths of the other two.
+    between them. Programs that follow the paper mostly share the prediction's branch, and vary the other widths.
 
     Args:
         n_classes: of the target.
