@@ -23,7 +23,7 @@ def attack(shadows: Shadows) -> NeuralAttack:
     return NeuralAttack().fit(shadows)
 
 
-def test_the_network_has_the_papers_layers_and_sees_prediction_and_label() -> None:
+def test_the_network_has_its_layers_and_sees_prediction_and_label() -> None:
     network = InferenceNetwork(10)
     sizes = [(part.in_features, part.out_features) for part in network.modules() if isinstance(part, nn.Linear)]
     assert sizes == [(10, 1024), (1024, 512), (512, 64), (10, 512), (512, 64), (128, 256), (256, 64), (64, 1)]

@@ -24,10 +24,10 @@ _LARGEST_LOG_ODDS = 30.0
 
 
 class InferenceNetwork(nn.Module):
-    """The inference model of Nasr et al., section 5: a branch for the prediction, one for the label, and their join.
+    """The inference model of Nasr et al.: a branch for the prediction, one for the label, and their join.
 
     Fully connected layers of 1024, 512 and 64 units (prediction), 512 and 64 (label), then 256, 64 and 1, with ReLU
-    between them.
+    between them. Programs that follow the paper mostly share the prediction's branch, and vary the other widths.
 
     Args:
         n_classes: of the target.
@@ -67,8 +67,12 @@ class NeuralAttack(ShadowAttack):
       fallen for ``patience`` epochs; the best epoch's network is kept. With one pair there is no such check, and
       :meth:`notes` says so.
 
+    Measured by ``benchmarks/attacks.py`` with 4 shadow models, AUC over two targets: 0.720 on a mixture of 20 Gaussian
+    classes (shadow model attack 0.703, loss 0.614), and 0.636 on noisy digits (0.636 and 0.637). At 1 % false
+    positives it finds 2.5 and 0.8 % of the members: attacks that look at one record's own shadow models find far more.
+
     Args:
-        inputs: what the network sees of a prediction.
+        inputs: what the network sees of a prediction: ``"ranked"`` or ``"probabilities"``.
         epochs: passes over the shadow models' predictions, at most.
         patience: epochs without a lower loss before training stops.
         batch_size: of training, in predictions.

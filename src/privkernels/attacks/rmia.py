@@ -51,6 +51,10 @@ class RMIA(ShadowAttack):
     * Probabilities are the plain softmax, not the paper's Taylor softmax with a margin. They and their complements
       are carried as logarithms, so that ratios of confident records do not tie at 1.
 
+    Measured by ``benchmarks/attacks.py`` (a mixture of 20 Gaussian classes), at 4, 16 and 64 shadow models: online AUC
+    0.778, 0.791, 0.794 and 16.0, 18.4, 19.4 % true positives at 1 % false positives; offline 0.741, 0.779, 0.782 and
+    12.2, 18.5, 19.4 %; the loss 0.614 and 1.0 %.
+
     A target that is one of the shadow models must not attack itself: fit on
     :meth:`~privkernels.attacks.Shadows.without_pair_of`.
 
