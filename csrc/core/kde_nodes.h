@@ -198,39 +198,45 @@ PK_HD void set_none(NodeMembers<F>& members, int at) {
   members.up[at] = members.down[at] = members.block_up[at] = members.block_down[at] = constant<F>(1.0f);
 }
 
-template <class F>
+// kCount is kAtOnce, or half of it: the sum is the same where the others are zero.
+template <int kCount, class F>
 PK_HD F sum_at_once(const F* share) {
-  return ((share[0] + share[1]) + (share[2] + share[3])) + ((share[4] + share[5]) + (share[6] + share[7]));
+  const F half = (share[0] + share[1]) + (share[2] + share[3]);
+  if constexpr (kCount == kAtOnce) {
+    return half + ((share[4] + share[5]) + (share[6] + share[7]));
+  } else {
+    return half;
+  }
 }
 
 // Adds shares to the five nodes around `sums`, of which anchor is the middle one's.
-template <class F>
+template <int kCount, class F>
 PK_HD void add_block(F* sums, const F* anchor, const F* up, const F* down) {
   static_assert(kInnerNodes == 2);
-  sums[0] += sum_at_once(anchor);
+  sums[0] += sum_at_once<kCount>(anchor);
   for (int sign = -1; sign <= 1; sign += 2) {
     const F* turn = sign > 0 ? up : down;
-    F share[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i) share[i] = anchor[i] * turn[i];
-    sums[sign] += sum_at_once(share);
-    for (int i = 0; i < kAtOnce; ++i) share[i] = share[i] * turn[i];
-    sums[2 * sign] += sum_at_once(share);
+    F share[kCount];
+    for (int i = 0; i < kCount; ++i) share[i] = anchor[i] * turn[i];
+    sums[sign] += sum_at_once<kCount>(share);
+    for (int i = 0; i < kCount; ++i) share[i] = share[i] * turn[i];
+    sums[2 * sign] += sum_at_once<kCount>(share);
   }
 }
 
 // Adds them to the group's nodes, up to those of block `last` (kOuterBlocks for all).
-template <class F>
+template <int kCount, class F>
 PK_HD void add_members(F* sums, const NodeMembers<F>& members, int last) {
   for (int sign = -1; sign <= 1; sign += 2) {
     const F* turn = sign > 0 ? members.block_up : members.block_down;
     const int most = sign > 0 ? last : kOuterBlocks;
-    F anchor[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i) anchor[i] = members.weight[i];
-    if (sign > 0 && last >= 0) add_block(sums + kSpan, anchor, members.up, members.down);
+    F anchor[kCount];
+    for (int i = 0; i < kCount; ++i) anchor[i] = members.weight[i];
+    if (sign > 0 && last >= 0) add_block<kCount>(sums + kSpan, anchor, members.up, members.down);
     for (int block = 1; block <= most; ++block) {
-      for (int i = 0; i < kAtOnce; ++i) anchor[i] = anchor[i] * turn[i];
-      if (sign > 0 || -block <= last)
-        add_block(sums + kSpan + sign * kBlockNodes * block, anchor, members.up, members.down);
+      for (int i = 0; i < kCount; ++i) anchor[i] = anchor[i] * turn[i];
+      F* const at = sums + kSpan + sign * kBlockNodes * block;
+      if (sign > 0 || -block <= last) add_block<kCount>(at, anchor, members.up, members.down);
     }
   }
 }
@@ -323,7 +329,11 @@ PK_HD void sum_nodes(int64_t num_members, const Member& member, const Middle& mi
             set_none(members, i);
           }
         }
-        add_members(sums, members, last_block(count, group));
+        if (end - first > kAtOnce / 2) {
+          add_members<kAtOnce>(sums, members, last_block(count, group));
+        } else {
+          add_members<kAtOnce / 2>(sums, members, last_block(count, group));
+        }
       }
       for (int l = 0; l < kSpanNodes; ++l) total[l] += sums[l];
     }

@@ -53,9 +53,11 @@ Room divide(float* scratch, const KdeEmArgs& args) {
   return room;
 }
 
-// integer_weight of one or two weights as whole * 2^(bits - kWholeBits) + rest: 32 bits hold either sum.
-constexpr int kWholeBits = 30;
-PK_HD void split_weight(FloatLanes weight, float rest_scale, BitLanes& whole, BitLanes& rest) {
+// integer_weight of `count` weights as whole * 2^(bits - kWholeBits) + rest: 32 bits hold either sum of kRun of them,
+// for kRun = 2 always, and for kRun = kDrawBlock where there are at least 128 grid points, and so at most 55 bits.
+template <int kRun>
+PK_HD void add_weight(FloatLanes weight, float rest_scale, BitLanes& whole, BitLanes& rest) {
+  constexpr int kWholeBits = kRun == 2 ? 30 : 27;
   const FloatLanes scaled = weight * static_cast<float>(1 << kWholeBits);
   const IntLanes cut = to_integer(scaled);
   whole += reinterpret_cast<BitLanes>(cut);
@@ -64,29 +66,32 @@ PK_HD void split_weight(FloatLanes weight, float rest_scale, BitLanes& whole, Bi
 
 // Turns the scores (sums of K / w_max, of which best is the largest) into weights, and sums them up: the sum of all up
 // to the end of each block into `running`. Returns the whole.
+template <int kRun>
 LongLanes sum_weights(const KdeEmArgs& args, const KdeEmPlan& plan, FloatLanes best, float* scores,
                       LongLanes* running) {
-  const int rest_bits = weight_bits(args.grid_points) - kWholeBits;
+  const int rest_bits = weight_bits(args.grid_points) - (kRun == 2 ? 30 : 27);
   const float rest_scale = static_cast<float>(uint32_t{1} << rest_bits);
+  const int64_t blocks = draw_blocks(args.grid_points);
   LongLanes total = {};
-  for (int64_t first = 0; first < args.grid_points; first += kDrawBlock) {
+  for (int64_t block = 0; block < blocks; ++block) {
     LongLanes wholes = {}, rests = {};
-    for (int64_t pair = first; pair < first + kDrawBlock; pair += 2) {
+    for (int run = 0; run < kDrawBlock; run += kRun) {
       BitLanes whole = {}, rest = {};
-      for (int64_t k = pair; k < pair + 2; ++k) {
-        FloatLanes weight = FloatLanes{};
+      for (int i = 0; i < kRun; ++i) {
+        const int64_t k = block * kDrawBlock + run + i;
+        FloatLanes weight = FloatLanes{};  // of what fills up the last block
         if (k < args.grid_points) {
           const FloatLanes exponent = (load(scores + k * kLanes) - best) * plan.exponent_scale;
           weight = exp2_normal(larger(exponent, constant<FloatLanes>(-125.0f)));
         }
         store_lanes(scores + k * kLanes, weight);
-        split_weight(weight, rest_scale, whole, rest);
+        add_weight<kRun>(weight, rest_scale, whole, rest);
       }
       wholes.add(whole);
       rests.add(rest);
     }
     for (int i = 0; i < 2; ++i) total.half[i] += (wholes.half[i] << rest_bits) + rests.half[i];
-    __builtin_memcpy(running + first / kDrawBlock, &total, sizeof total);
+    __builtin_memcpy(running + block, &total, sizeof total);
   }
   return total;
 }
@@ -95,7 +100,8 @@ LongLanes sum_weights(const KdeEmArgs& args, const KdeEmPlan& plan, FloatLanes b
 IntLanes draw_from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, const Room& room, FloatLanes best,
                           const uint64_t* elements) {
   LongLanes* running = room.running;
-  const LongLanes total = sum_weights(args, plan, best, room.scores, running);
+  const LongLanes total = args.grid_points < 128 ? sum_weights<2>(args, plan, best, room.scores, running)
+                                                 : sum_weights<kDrawBlock>(args, plan, best, room.scores, running);
   LongLanes target = {};
   uint64_t block = ~uint64_t{0};
   uint32_t words[16];
