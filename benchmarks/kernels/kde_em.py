@@ -74,8 +74,6 @@ def size_of(setting: Setting, quick: bool, device: torch.device) -> int:
     if quick:
         return 1024
     whole = 1_200_000 if device.type == "cuda" else 200_000
-    if setting.work == "fixed":  # fifty times as long
-        whole //= 10
     return whole * 50 // max(50, setting.members)
 
 
@@ -101,12 +99,15 @@ def make_case(setting: Setting, size: int, quick: bool, device: torch.device) ->
 
 def operations_of(setting: Setting) -> float:
     """Of one parameter, counted from the code: for each member two at each of 33 nodes half a bandwidth apart, 46 for
-    its share in them, and 33 for its part in a score, of which there is one in a trial (and one for each grid point).
+    its share in them, and 33 for its part in a score, of which there is one in a trial. With fixed work, two at each
+    node (four to a bandwidth, and 11 on either side), 105 for its share in each 45 of them, 60 for each node and the
+    point after it, and 45 for each grid point.
     """
     width = 50 if setting.public else 16
-    groups = math.ceil((2 * width + 1) / 33)
-    scores = 9 + setting.grid_points if setting.work == "fixed" else 1.4
-    return setting.members * (groups * (2 * 33 + 46) + 33 * scores)
+    if setting.work == "fixed":
+        nodes = 4 * width + 23
+        return setting.members * (105 * math.ceil(nodes / 45) + 2 * nodes) + 60 * nodes + 45 * setting.grid_points
+    return setting.members * (math.ceil((2 * width + 1) / 33) * (2 * 33 + 46) + 33 * 1.4)
 
 
 def make_inputs(setting: Setting, size: int, device: torch.device) -> peers.Inputs:

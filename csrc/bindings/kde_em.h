@@ -56,12 +56,13 @@ inline void bind_kde_em_cpu(py::module_& module) {
 }
 
 inline void bind_kde_em_cuda(py::module_& module) {
-  module.def("kde_em_workspace", [](int64_t num_members, int64_t num_elements, int64_t grid_points, int device) {
-    KdeEmArgs args{};
-    args.num_members = num_members, args.num_elements = num_elements, args.grid_points = grid_points;
-    args.window_ratio = 1.0;
-    return kde_em_cuda_workspace(args, device);
-  });
+  module.def("kde_em_workspace",
+             [](int64_t num_members, int64_t num_elements, int64_t grid_points, bool fixed_work, int device) {
+               KdeEmArgs args{};
+               args.num_members = num_members, args.num_elements = num_elements, args.grid_points = grid_points;
+               args.window_ratio = 1.0, args.fixed_work = fixed_work;
+               return kde_em_cuda_workspace(args, device);
+             });
   // members and member_strides: addresses of device arrays [M]; failure: of a device int64 [1] holding -1.
   module.def("kde_em", [](uintptr_t members, uintptr_t strides, int64_t num_members, int64_t num_elements, uintptr_t lo,
                           int64_t lo_stride, uintptr_t hi, int64_t hi_stride, uintptr_t bandwidth,

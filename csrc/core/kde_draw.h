@@ -1,10 +1,11 @@
-// One element's draw by the envelope (core/kde_envelope.h), for a thread of a GPU and for the tests of the CPU's
-// vectors.
+// One element's draw by the envelope (core/kde_envelope.h), and its scores by the nodes (core/kde_nodes.h), for a
+// thread of a GPU and for the tests of the CPU's vectors.
 #pragma once
 
 #include "chacha20.h"
 #include "half.h"
 #include "kde_envelope.h"
+#include "kde_nodes.h"
 #include "privkernels/kde_em.h"
 
 namespace privkernels {
@@ -120,7 +121,6 @@ PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel
   float best;
   const int32_t total = kde_envelope_of(in, shape, envelope, exponent_scale, nodes, best);
   const uint64_t element = args.first_element + static_cast<uint64_t>(in.element);
-  int32_t drawn = -1;
   for (int trial = 0; trial < kTrials; ++trial) {
     const uint64_t first = kde_trial_bits(args, element, trial, 0), second = kde_trial_bits(args, element, trial, 1);
     const uint32_t low = static_cast<uint32_t>(first), point_low = static_cast<uint32_t>(second);
@@ -136,10 +136,28 @@ PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel
     const bool below = accepts(kde_score_sum(in, kernel, r), best, proposal.bound, exponent_scale, envelope.offset_bits,
                                point_low, static_cast<uint32_t>(second >> 32));
     const bool accepted = below & (k >= 0) & (k < grid_points);
-    drawn = drawn < 0 && accepted ? k : drawn;
-    if (drawn >= 0 && !args.fixed_work) break;
+    if (accepted) return k;
   }
-  return drawn;
+  return -1;
+}
+
+// The sums of K / w_max at all grid points by the nodes; `best` becomes the largest of them and 0. False, with nothing
+// done, where the nodes do not serve the element, which its range and bandwidth alone decide. scores [R], sums
+// [node_room(R)] and levels [2, level_room(R)] are `stride` floats apart.
+PK_HD bool kde_scores_by_nodes(const KdeElement& in, const KdeNodes& nodes, float* scores, float* sums, float* levels,
+                               int64_t stride, float& best) {
+  int shift;
+  const NodeShape<float> shape = node_shape(in.step, in.inverse, nodes, shift);
+  if (shift < 0) return false;
+  const int64_t grid_points = in.args.grid_points;
+  const auto member = [&](int64_t i) { return KdeElement::member(in, i); };
+  const auto middle = [&](int group, float& high, float& low) {
+    node_middle(in.lo, in.step, shift, nodes, group, high, low);
+  };
+  const int count = node_count(nodes, node_intervals(grid_points, shift));
+  sum_nodes(in.args.num_members, member, middle, shape, count, sums, stride);
+  best = spread_nodes(nodes, shape, shift, grid_points, sums, scores, levels, stride);
+  return true;
 }
 
 }  // namespace privkernels

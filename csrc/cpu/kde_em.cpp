@@ -1,29 +1,11 @@
 // kde_em for one instruction set. This file is compiled once for each, in a namespace of its own
 // (PK_ISA), with PK_LANES floats to a vector. No standard library here: see core/platform.h.
+#include "kde_em_nodes.h"
 #include "kde_em_trial.h"
 
 namespace privkernels {
 namespace PK_ISA {
 namespace {
-
-// What a worker writes to, beside the outputs.
-struct Room {
-  float* members;         // [M, kTile]
-  float* nodes;           // [kNodeRoom, kTile], two places in
-  float* chosen_members;  // [M, lanes], of elements picked out of a tile
-  float* shares;          // [4, M, lanes]
-  float* scores;          // [R, lanes]
-};
-
-Room divide(float* scratch, const KdeEmArgs& args) {
-  Room room;
-  room.members = scratch;
-  room.nodes = room.members + args.num_members * kTile + 2 * kTile;
-  room.chosen_members = room.nodes + (kNodeRoom - 2) * kTile;
-  room.shares = room.chosen_members + args.num_members * kLanes;
-  room.scores = room.shares + 4 * args.num_members * kLanes;
-  return room;
-}
 
 // --- the scores ---
 
@@ -40,56 +22,7 @@ FloatLanes score_all(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns
   return best;
 }
 
-// The draw from the scores of all grid points, which it overwrites. Reads every weight, whichever is drawn.
-IntLanes draw_from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, float* scores, FloatLanes best,
-                          const uint64_t* elements) {
-  uint64_t total[kLanes] = {}, target[kLanes], below[kLanes] = {};
-  for (int64_t k = 0; k < args.grid_points; ++k) {
-    float* at = scores + k * kLanes;
-    const FloatLanes exponent = (load(at) - best) * plan.exponent_scale;
-    store_lanes(at, exp2_normal(larger(exponent, constant<FloatLanes>(-125.0f))));
-    for (int lane = 0; lane < kLanes; ++lane) total[lane] += integer_weight(at[lane], plan.two_to_bits);
-  }
-  uint64_t block = ~uint64_t{0};
-  uint32_t words[16];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (elements[lane] / 8 != block) {
-      block = elements[lane] / 8;
-      addressed_block(args.key, block, args.attempt, kPurposeKdeEm, words);
-    }
-    target[lane] = scale_to(element_bits(words, elements[lane]), total[lane]);
-  }
-  int64_t index[kLanes] = {};
-  for (int64_t k = 0; k < args.grid_points; ++k) {
-    const float* at = scores + k * kLanes;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      below[lane] += integer_weight(at[lane], plan.two_to_bits);
-      index[lane] += below[lane] <= target[lane] ? 1 : 0;
-    }
-  }
-  IntLanes drawn = IntLanes{};
-  for (int lane = 0; lane < kLanes; ++lane) drawn[lane] = static_cast<int32_t>(index[lane]);
-  return drawn;
-}
-
 // --- draws ---
-
-// All trials after the first for kLanes elements, whichever is accepted.
-template <bool kSeries>
-void try_all(const KdeEmArgs& args, const KdeEmPlan& plan, const Columns& columns, const Envelope& envelope,
-             const float* nodes, int64_t stride, const uint64_t* elements, IntLanes& index, IntLanes& accepted) {
-  BitLanes words[16];
-  for (int trial = 1; trial < kTrials; ++trial) {
-    const int used = (trial - 1) % 4;
-    if (used == 0) retry_words(args, elements, (trial - 1) / 4, words);
-    const TrialBits bits{words[4 * used], words[4 * used + 1], words[4 * used + 2], words[4 * used + 3]};
-    const Hit hit = scan_nodes(nodes, stride, envelope.nodes, node_target(plan, envelope, bits));
-    IntLanes now;
-    const IntLanes k = try_once<kSeries>(args, plan, columns, envelope, hit, bits, now);
-    index = accepted ? index : k;
-    accepted |= now;
-  }
-}
 
 // Elements picked out of a tile, so that vectors are full of those that still need work.
 struct Chosen {
@@ -218,7 +151,7 @@ void draw_chosen(Draws& draws, const Chosen& chosen) {
   in_vectors(draws, chosen, [&](const int* at, const uint64_t* elements, int count) {
     const Columns columns = pick(draws, at);
     const FloatLanes best = score_all<kSeries>(draws.args, draws.plan, columns, draws.room.scores);
-    const IntLanes index = draw_from_scores(draws.args, draws.plan, draws.room.scores, best, elements);
+    const IntLanes index = draw_from_scores(draws.args, draws.plan, draws.room, best, elements);
     for (int lane = 0; lane < count; ++lane) draws.index[at[lane]] = index[lane];
   });
 }
@@ -245,50 +178,74 @@ struct FirstWords {
   uint32_t words[4][2 * kTile];
 };
 
-// The first trial, or all that fixed work asks for, of a vector of neighbours; the envelope is kept for later trials.
+// The first trial of a vector of neighbours; the envelope is kept for later trials.
 template <bool kSeries>
-IntLanes draw_vector(Draws& draws, int vector, const FirstWords* first, IntLanes& accepted) {
+IntLanes draw_vector(Draws& draws, int vector, const FirstWords& first, IntLanes& accepted) {
   const KdeEmArgs& args = draws.args;
   const KdeEmPlan& plan = draws.plan;
   const int at = vector * kLanes;
   const Columns columns = draws.tile.columns(vector);
-  uint64_t elements[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) elements[lane] = draws.element(at + lane);
-  IntLanes index = IntLanes{};
+  float* nodes = draws.room.nodes + at;
+  const Envelope envelope = make_envelope(args, plan, columns, draws.room.shares, nodes, kTile);
+  keep(draws, at, envelope);
   accepted = IntLanes{};
-  if (first != nullptr) {
-    float* nodes = draws.room.nodes + at;
-    const Envelope envelope = make_envelope(args, plan, columns, draws.room.shares, nodes, kTile);
-    keep(draws, at, envelope);
-    if (envelope.nodes > 0) {
-      const TrialBits bits = first->at(at);
-      const Hit hit = scan_nodes(nodes, kTile, envelope.nodes, node_target(plan, envelope, bits));
-      index = try_once<kSeries>(args, plan, columns, envelope, hit, bits, accepted);
-      if (args.fixed_work) {
-        try_all<kSeries>(args, plan, columns, envelope, nodes, kTile, elements, index, accepted);
-      }
-    }
-  }
-  if (args.fixed_work) {
-    const FloatLanes best = score_all<kSeries>(args, plan, columns, draws.room.scores);
-    const IntLanes last = draw_from_scores(args, plan, draws.room.scores, best, elements);
-    index = accepted ? index : last;
-  }
-  return index;
+  if (envelope.nodes == 0) return accepted;
+  const TrialBits bits = first.at(at);
+  const Hit hit = scan_nodes(nodes, kTile, envelope.nodes, node_target(plan, envelope, bits));
+  return try_once<kSeries>(args, plan, columns, envelope, hit, bits, accepted);
 }
 
 template <bool kSeries>
-void draw_neighbours(Draws& draws, const FirstWords* first, Chosen& again, Chosen& rest) {
+void draw_neighbours(Draws& draws, Chosen& again, Chosen& rest) {
+  const FirstWords first(draws.args, draws.element(0));
   for (int vector = 0; vector < draws.tile.vectors; ++vector) {
     const int at = vector * kLanes;
     IntLanes accepted;
     const IntLanes index = draw_vector<kSeries>(draws, vector, first, accepted);
     __builtin_memcpy(draws.index + at, &index, sizeof index);
-    if (draws.args.fixed_work) continue;
     for (int lane = 0; lane < kLanes && at + lane < draws.tile.count; ++lane) {
       if (accepted[lane] != 0) continue;
-      Chosen& list = first != nullptr && draws.shift[at + lane] >= 0 ? again : rest;
+      Chosen& list = draws.shift[at + lane] >= 0 ? again : rest;
       list.at[list.count++] = at + lane;
+    }
+  }
+}
+
+// Lazily: by the envelope, and from the scores of all grid points where it does not serve or no trial is accepted.
+template <bool kSeries>
+void draw_lazily(Draws& draws) {
+  Chosen again, rest;
+  if (draws.plan.envelope.usable) {
+    draw_neighbours<kSeries>(draws, again, rest);
+  } else {
+    while (rest.count < draws.tile.count) rest.at[rest.count] = rest.count, ++rest.count;
+  }
+  for (int trial = 1; trial < kTrials && again.count > 0; ++trial) try_chosen<kSeries>(draws, again, trial);
+  for (int i = 0; i < again.count; ++i) rest.at[rest.count++] = again.at[i];
+  draw_chosen<kSeries>(draws, rest);
+}
+
+// With fixed work: from the scores of all grid points, by the nodes or, where they do not serve, directly. As often as
+// the lanes differ in their numbers of grid points between two nodes, which are public.
+template <bool kSeries>
+void draw_fixed(Draws& draws) {
+  for (int at = 0; at < draws.tile.count; at += kLanes) {
+    const Tile& tile = draws.tile;
+    const Columns columns = tile.columns(at / kLanes);
+    const NodeVector vector = node_vector(draws.plan, tile.lo + at, tile.step + at, tile.inverse + at);
+    uint64_t elements[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) elements[lane] = draws.element(at + lane);
+    bool done[kLanes] = {};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (done[lane]) continue;
+      const int shift = vector.shift[lane];
+      const FloatLanes best = shift < 0
+                                  ? score_all<kSeries>(draws.args, draws.plan, columns, draws.room.scores)
+                                  : score_by_nodes(draws.args, draws.plan, columns, only(vector, shift), draws.room);
+      const IntLanes index = draw_from_scores(draws.args, draws.plan, draws.room, best, elements);
+      for (int other = lane; other < kLanes; ++other) {
+        if (vector.shift[other] == shift) draws.index[at + other] = index[other], done[other] = true;
+      }
     }
   }
 }
@@ -297,16 +254,11 @@ template <bool kSeries>
 void draw_tile(Draws& draws) {
   const KdeEmArgs& args = draws.args;
   const Tile& tile = draws.tile;
-  Chosen again, rest;
-  if (draws.plan.envelope.usable) {
-    const FirstWords first(args, draws.element(0));
-    draw_neighbours<kSeries>(draws, &first, again, rest);
+  if (args.fixed_work) {
+    draw_fixed<kSeries>(draws);
   } else {
-    draw_neighbours<kSeries>(draws, nullptr, again, rest);
+    draw_lazily<kSeries>(draws);
   }
-  for (int trial = 1; trial < kTrials && again.count > 0; ++trial) try_chosen<kSeries>(draws, again, trial);
-  for (int i = 0; i < again.count; ++i) rest.at[rest.count++] = again.at[i];
-  draw_chosen<kSeries>(draws, rest);
   for (int i = 0; i < tile.count; ++i) {
     const int32_t k = draws.index[i];
     args.value[tile.first + i] = grid_point(tile.lo[i], tile.hi[i], tile.step[i], k);

@@ -24,6 +24,7 @@ static inline KdeEmPlan plan_kde_em(const KdeEmArgs& args) {
   KdeEmPlan plan{};
   plan.kernel = make_kde_kernel(args.window_ratio);
   plan.envelope = make_kde_envelope(args.window_ratio, args.num_members, args.grid_points, args.multiplier);
+  plan.nodes = make_kde_nodes(args.window_ratio, args.num_members, args.grid_points);
   const double per_unit = plan.kernel.peak / static_cast<double>(args.num_members);
   plan.score_scale = static_cast<float>(per_unit);
   plan.exponent_scale = static_cast<float>(args.multiplier * per_unit * 1.4426950408889634);

@@ -3,6 +3,7 @@
 
 #include "core/chacha20.h"
 #include "core/kde_envelope.h"
+#include "core/kde_nodes.h"
 #include "privkernels/kde_em.h"
 
 namespace privkernels {
@@ -11,6 +12,7 @@ namespace privkernels {
 struct KdeEmPlan {
   KdeKernel kernel;
   KdeEnvelope envelope;
+  KdeNodes nodes;
   float exponent_scale;  // log2 of a weight per unit of the sum of K / w_max
   float score_scale;     // u per unit of that sum
   float two_to_bits;     // 2^weight_bits(R)
@@ -25,11 +27,16 @@ struct KdeEmFailure {
 // Elements that are read at once: whole groups that share the blocks of their first trial (core/chacha20.h).
 constexpr int kKdeEmTile = 2 * kSpreadGroup;
 
+// Grid points that a draw from all scores takes together.
+constexpr int kDrawBlock = 16;
+static inline int64_t draw_blocks(int64_t grid_points) { return (grid_points + kDrawBlock - 1) / kDrawBlock; }
+
 // Floats of scratch space: tiles are as wide as a group of draws (core/chacha20.h), vectors at most kMaxLanes.
 static inline int64_t kde_em_scratch(const KdeEmArgs& args) {
-  constexpr int64_t kTile = kKdeEmTile, kMaxLanes = 16;
-  return args.num_members * (kTile + kMaxLanes) + kNodeRoom * kTile +
-         (4 * args.num_members + args.grid_points) * kMaxLanes;
+  constexpr int64_t kTile = kKdeEmTile, kMaxLanes = 16, kAlign = 32;
+  const int64_t fixed = args.fixed_work ? node_room(args.grid_points) + 2 * level_room(args.grid_points) : 0;
+  return kAlign + args.num_members * (kTile + kMaxLanes) + kNodeRoom * kTile +
+         (4 * args.num_members + draw_blocks(args.grid_points) * (kDrawBlock + 2) + fixed) * kMaxLanes;
 }
 
 // Elements [begin, end). scratch: float [kde_em_scratch], of any alignment.

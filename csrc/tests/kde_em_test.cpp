@@ -91,7 +91,8 @@ struct Output {
   std::vector<float> scores;
 };
 
-int64_t by_envelope = 0;  // elements that were drawn by the envelope, so that the tests can see that it was used
+// Elements that were drawn by the envelope, and with fixed work by the nodes, so that the tests can see that they were.
+int64_t by_envelope = 0, by_nodes = 0;
 
 int64_t from_scores(const KdeEmArgs& args, const KdeEmPlan& plan, const std::vector<float>& totals, float best,
                     uint64_t element) {
@@ -123,10 +124,16 @@ void plain(const Problem& problem, Output& out) {
       best = larger(best, totals.back());
       out.scores[static_cast<size_t>(j * args.grid_points + k)] = totals.back() * plan.score_scale;
     }
-    int64_t k = kde_draw_by_envelope(in, plan.kernel, plan.envelope, plan.exponent_scale, nodes.data());
-    if (k >= 0) {
-      ++by_envelope;
+    int64_t k = -1;
+    if (args.fixed_work) {
+      std::vector<float> sums(static_cast<size_t>(node_room(args.grid_points)));
+      std::vector<float> levels(static_cast<size_t>(2 * level_room(args.grid_points)));
+      if (kde_scores_by_nodes(in, plan.nodes, totals.data(), sums.data(), levels.data(), 1, best)) ++by_nodes;
     } else {
+      k = kde_draw_by_envelope(in, plan.kernel, plan.envelope, plan.exponent_scale, nodes.data());
+      if (k >= 0) ++by_envelope;
+    }
+    if (k < 0) {
       k = from_scores(args, plan, totals, best, args.first_element + static_cast<uint64_t>(j));
     }
     out.index[static_cast<size_t>(j)] = static_cast<int32_t>(k);
@@ -150,26 +157,26 @@ void check_bits(const Shape& shape) {
                 static_cast<long long>(shape.grid_points), shape.window_ratio, static_cast<double>(shape.scale),
                 static_cast<long long>(shape.stride));
   Problem problem(shape);
-  Output expected(shape);
-  plain(problem, expected);
-  const KdeEmPlan plan = plan_kde_em(problem.args);
-  for (int i = 0; i < kIsaCount; ++i) {
-    if (!isa_supported(static_cast<Isa>(i))) continue;
-    Output got(shape);
-    got.attach(problem.args);
-    // Nothing may be read of it that was not written before.
-    std::vector<float> scratch(static_cast<size_t>(kde_em_scratch(problem.args)),
-                               std::numeric_limits<float>::quiet_NaN());
-    KdeEmFailure failure;
-    range_of(static_cast<Isa>(i))(problem.args, plan, 0, shape.num_elements, scratch.data(), failure);
-    expect(failure.element < 0, "no failure is reported", where);
-    expect(got.same_bits(expected), isa_name(static_cast<Isa>(i)), where);
-  }
-  for (const int threads : {1, 3}) {
-    for (const bool fixed_work : {false, true}) {
+  for (const bool fixed_work : {false, true}) {
+    problem.args.fixed_work = fixed_work;
+    Output expected(shape);
+    plain(problem, expected);
+    const KdeEmPlan plan = plan_kde_em(problem.args);
+    for (int i = 0; i < kIsaCount; ++i) {
+      if (!isa_supported(static_cast<Isa>(i))) continue;
       Output got(shape);
       got.attach(problem.args);
-      problem.args.fixed_work = fixed_work;
+      // Nothing may be read of it that was not written before.
+      std::vector<float> scratch(static_cast<size_t>(kde_em_scratch(problem.args)),
+                                 std::numeric_limits<float>::quiet_NaN());
+      KdeEmFailure failure;
+      range_of(static_cast<Isa>(i))(problem.args, plan, 0, shape.num_elements, scratch.data(), failure);
+      expect(failure.element < 0, "no failure is reported", where);
+      expect(got.same_bits(expected), isa_name(static_cast<Isa>(i)), where);
+    }
+    for (const int threads : {1, 3}) {
+      Output got(shape);
+      got.attach(problem.args);
       expect(kde_em_cpu(problem.args, threads).code == StatusCode::kOk, "kde_em_cpu succeeds", where);
       expect(got.same_bits(expected), "kde_em_cpu gives the same bits", where);
     }
@@ -231,7 +238,69 @@ void check_no_denormals() {
     float best;
     std::feclearexcept(FE_ALL_EXCEPT);
     kde_envelope_of(in, shape, plan.envelope, plan.exponent_scale, room.data() + 2, best);
+    std::vector<float> scores(257), sums(static_cast<size_t>(node_room(257)));
+    std::vector<float> levels(static_cast<size_t>(2 * level_room(257)));
+    expect(kde_scores_by_nodes(in, plan.nodes, scores.data(), sums.data(), levels.data(), 1, best),
+           "the nodes serve the element", "check_no_denormals");
     expect(std::fetestexcept(FE_UNDERFLOW) == 0, "nothing underflows", "check_no_denormals");
+  }
+}
+
+// A float that counts what is done with it.
+struct Counted {
+  float value = 0;
+  static int64_t operations;
+};
+int64_t Counted::operations = 0;
+
+Counted counted(float value) {
+  ++Counted::operations;
+  return {value};
+}
+Counted operator+(Counted a, Counted b) { return counted(a.value + b.value); }
+Counted operator-(Counted a, Counted b) { return counted(a.value - b.value); }
+Counted operator*(Counted a, Counted b) { return counted(a.value * b.value); }
+Counted operator+(Counted a, float b) { return counted(a.value + b); }
+Counted operator*(Counted a, float b) { return counted(a.value * b); }
+Counted operator-(Counted a) { return counted(-a.value); }
+Counted& operator+=(Counted& a, Counted b) { return a = a + b; }
+bool operator<(Counted a, Counted b) { return ++Counted::operations, a.value < b.value; }
+bool operator>(Counted a, Counted b) { return ++Counted::operations, a.value > b.value; }
+uint32_t to_bits(Counted a) { return ++Counted::operations, privkernels::to_bits(a.value); }
+Counted from_bits(uint32_t bits, Counted) { return counted(privkernels::from_bits(bits, 0.0f)); }
+void load_lanes(const float* from, Counted& value) { value = counted(*from); }
+void store_lanes(float* to, Counted value) { ++Counted::operations, *to = value.value; }
+
+// How many operations the scores by nodes take, each member being one of `members` in turn.
+int64_t operations_by_nodes(const std::vector<float>& members, int64_t num_members, int64_t grid_points, float step) {
+  const KdeNodes nodes = make_kde_nodes(1.0, num_members, grid_points);
+  int shift;
+  const NodeShape<float> shape = node_shape(step, static_cast<float>(kBaseTwo), nodes, shift);
+  expect(shift == 3, "there are eight grid points between two nodes", "operations_by_nodes");
+  const NodeShape<Counted> counted_shape{{shape.inverse},    {shape.inverse_rest}, {shape.kappa},
+                                         {shape.kappa_rest}, {shape.farthest},     {shape.place}};
+  const int count = node_count(nodes, node_intervals(grid_points, shift));
+  std::vector<float> sums(static_cast<size_t>(node_room(grid_points)));
+  std::vector<float> scores(static_cast<size_t>(grid_points));
+  std::vector<float> levels(static_cast<size_t>(2 * level_room(grid_points)));
+  const auto member = [&](int64_t i) { return Counted{members[static_cast<size_t>(i) % members.size()]}; };
+  const auto middle = [&](int group, Counted& high, Counted& low) {
+    node_middle(0.0f, step, shift, nodes, group, high.value, low.value);
+  };
+  Counted::operations = 0;
+  sum_nodes(num_members, member, middle, counted_shape, count, sums.data(), 1);
+  spread_nodes(nodes, counted_shape, shift, grid_points, sums.data(), scores.data(), levels.data(), 1);
+  return Counted::operations;
+}
+
+// The work is the same wherever the members are.
+void check_fixed_work() {
+  const int64_t expected = operations_by_nodes({0.0f}, 37, 600, 0.025f);
+  expect(expected > 37 * 75 * 2, "operations are counted", "check_fixed_work");
+  for (const std::vector<float>& members :
+       {std::vector<float>{7.5f}, {-1e30f, 1e30f}, {0.0f, 3.0f, 14.9f}, {1e-40f, -0.0f}, {-7.0f, 22.0f, 3e38f}}) {
+    expect(operations_by_nodes(members, 37, 600, 0.025f) == expected, "members do not change the work",
+           "check_fixed_work");
   }
 }
 
@@ -240,6 +309,7 @@ void check_no_denormals() {
 
 int main() {
   using privkernels::by_envelope;
+  using privkernels::by_nodes;
   using privkernels::check_bits;
   using privkernels::expect;
   for (const double window_ratio : {1e-6, 0.5, 1.0, 1.5, 100.0, 1e6}) {
@@ -253,8 +323,10 @@ int main() {
   check_bits({20, 300, 256, 1.0, 0.01f, 1});
   check_bits({5, 200, 4097, 0.7, 0.3f, 1});
   expect(by_envelope > 500, "elements are drawn by the envelope", "main");
+  expect(by_nodes > 400, "elements are drawn by the nodes", "main");
   privkernels::check_failures();
   privkernels::check_hats();
   privkernels::check_no_denormals();
+  privkernels::check_fixed_work();
   return privkernels::verdict();
 }

@@ -180,7 +180,7 @@ def test_fixed_work(members, tmp_path):
     for work in ("lazy", "fixed"):
         assert run(*publish, "--work", work, "--out", tmp_path / work).returncode == 0
     lazy, fixed = (load_file(tmp_path / work / "model.safetensors") for work in ("lazy", "fixed"))
-    assert all(torch.equal(lazy[name], fixed[name]) for name in lazy)
+    assert any(not torch.equal(lazy[name], fixed[name]) for name in lazy)
     assert "work must be one of lazy, fixed" in fails(*publish, "--work", "x", "--out", tmp_path / "x")
 
 

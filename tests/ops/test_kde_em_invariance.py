@@ -21,7 +21,7 @@ from tests.support.instruction_sets import assert_same_bits, run_with
 
 KEY = Key.from_seed(7)
 M, N = 11, 2500
-DEFAULTS: dict[str, Any] = {"lo": -1.0, "hi": 1.0, "bandwidth": 0.1, "window_ratio": 1.0, "grid_points": 64}
+DEFAULTS: dict[str, Any] = {"lo": -1.0, "hi": 1.0, "bandwidth": 0.1, "window_ratio": 1.0, "grid_points": 80}
 Rows = torch.Tensor | Sequence[torch.Tensor]
 
 
@@ -31,8 +31,9 @@ def members(num_members: int = M, size: int = N, seed: int = 0) -> torch.Tensor:
 
 def results(theta: Rows, first_element: int = 0, **changed: Any) -> tuple[torch.Tensor, ...]:
     arguments = DEFAULTS | changed
-    drawn = kde_em(theta, multiplier=60.0, key=KEY, label="x", first_element=first_element, **arguments)
-    return (*drawn, kde_scores(theta, **arguments))
+    address: dict[str, Any] = {"multiplier": 60.0, "key": KEY, "label": "x", "first_element": first_element}
+    lazy, fixed = (kde_em(theta, work=work, **address, **arguments) for work in ("lazy", "fixed"))
+    return (*lazy, *fixed, kde_scores(theta, **arguments))
 
 
 def assert_same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> None:
@@ -93,11 +94,11 @@ def test_per_element_parameters_are_those_of_the_element() -> None:
     lo = torch.rand(40, generator=rng) - 2
     hi = lo + torch.rand(40, generator=rng) * 3
     bandwidth = torch.rand(40, generator=rng) + 0.05
-    value, index, scores = results(theta, lo=lo, hi=hi, bandwidth=bandwidth)
+    whole = results(theta, lo=lo, hi=hi, bandwidth=bandwidth)
     for j in range(40):
         own = {"lo": lo[j].item(), "hi": hi[j].item(), "bandwidth": bandwidth[j].item()}
         single = results(theta[:, j : j + 1], first_element=j, **own)
-        assert_same(single, (value[j : j + 1], index[j : j + 1], scores[j : j + 1]))
+        assert_same(single, [tensor[j : j + 1] for tensor in whole])
 
 
 def test_one_and_two_threads(set_threads: Callable[[int], None]) -> None:
@@ -140,15 +141,17 @@ from privkernels.ops import kde_em, kde_scores
 for m, n, r, ratio, scale in [
     (2, 1, 2, 1.0, 0.3), (3, 19, 5, 0.01, 1e-30), (50, 1025, 256, 1.0, 0.3), (50, 1031, 64, 2.5, 0.3),
     (9, 333, 33, 30.0, 1e20), (8, 64, 300, 1e6, 1.0), (200, 77, 65, 0.999, 1e-38), (17, 40, 16, 1e-6, 3.0),
+    (20, 100, 1000, 2.0, 0.3),
 ]:
     rng = torch.Generator().manual_seed(m * n)
     theta = torch.randn(m, n, generator=rng) * scale
     theta[0] *= 1e3
     b = max((torch.rand(1, generator=rng).item() + 0.1) * scale, 1.2e-38)
     same = dict(lo=-2.0 * scale, hi=2.0 * scale, bandwidth=b, window_ratio=ratio, grid_points=r)
-    drawn = kde_em(theta, multiplier=m / 2.0, key=Key.from_seed(n), label="isa", first_element=5, **same)
+    address = dict(multiplier=m / 2.0, key=Key.from_seed(n), label="isa", first_element=5)
+    drawn = [kde_em(theta, work=work, **address, **same) for work in ("lazy", "fixed")]
     digest = hashlib.sha256()
-    for tensor in (*drawn, kde_scores(theta, **same)):
+    for tensor in (*drawn[0], *drawn[1], kde_scores(theta, **same)):
         digest.update(tensor.numpy().tobytes())
     digests[f"M={m} N={n} R={r} window={ratio} scale={scale}"] = digest.hexdigest()
 """

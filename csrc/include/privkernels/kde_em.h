@@ -13,24 +13,34 @@
 // Finite     every theta must be finite, else kNonFinite names the first element in order (and its
 //            first member). lo <= hi, hi - lo finite, 2^-126 <= b <= 2^100, else kInvalidParameter. lo = hi
 //            is allowed: the value is then lo. On an error the outputs are unspecified.
-// Draw       Rejection sampling: an envelope of the weights (csrc/core/kde_envelope.h), built from sums over the
+// Draw       Lazily, rejection sampling: an envelope of the weights (csrc/core/kde_envelope.h), built from sums over
+// the
 //            members at a few nodes, proposes a grid point, whose score alone is then computed and decides. After 9
 //            trials without success, and where the envelope does not serve (window_ratio > 2, R < 8, M > 8192, grid
 //            points further apart than about half a bandwidth, a grid 16,000 bandwidths from zero), all R scores are
 //            computed and one uniform chooses among them. Time per element is O(M (R / c + trials)) with c as many
 //            grid points as fit into half a bandwidth, so R hardly matters.
+//            With fixed_work, one uniform chooses among all R scores. They come from sums over the members at nodes, a
+//            power of two of grid points and 0.13 to 0.26 bandwidths apart (csrc/core/kde_nodes.h). Where these do not
+//            serve (window_ratio > 2, R < 65, M > 8192, grid points further apart than 0.26 bandwidths, a range of
+//            fewer than about eight), each score is computed by itself, in O(M R). The two draws differ; their laws are
+//            both within Accuracy and Resolution of the one above, and so within twice that of each other.
 // Randomness ChaCha20(key; ., attempt) at addresses of the element's own (csrc/core/chacha20.h): 128 bits a trial,
 //            the first in the spread layout under kPurposeKdeEmTrial (word 0 and 1 in the next byte), four to a
 //            block number first_element + j under kPurposeKdeEmRetry after it; and 64 bits of block
 //            (first_element + j) / 8 under kPurposeKdeEm for the choice among all. The draw depends on (key,
-//            first_element + j, attempt) and on element j's inputs alone: not on threads, chunks, strides or
-//            instruction set. All paths, CUDA included, are written to execute the same IEEE operations in the same
+//            first_element + j, attempt), fixed_work and on element j's inputs alone: not on threads, chunks, strides
+//            or instruction set. All paths, CUDA included, are written to execute the same IEEE operations in the same
 //            order, and so to agree bit for bit, in the default floating-point environment (round to nearest, denormals
 //            kept). Tested for the CPU's; no GPU has run the comparison yet (tests/ops/test_kde_em_cuda.py).
 // Accuracy   With u = 2^-24 and B = multiplier * w_max: the score of a grid point is within
 //                e = w_max (c + M/8) u,  c = 24 for window_ratio <= 1 and 48 + window_ratio above
 //            (an edge of the window lies window_ratio / 2 bandwidths away, and is rounded as such),
-//            of Eq. 3 for the released float r_k, and the exponent, the envelope and their quotient add at most
+//            of Eq. 3 for the released float r_k. By nodes it is within
+//                e = w_max (39.9 + 1.7 window_ratio + ceil(M/32) + 4.6 max(0, halvings - 1)) u
+//            of Eq. 3 for the real number lo + k (hi - lo) / (R - 1), the step rounded to float, of which r_k is the
+//            rounding; halvings = max(0, floor(log2((R - 1) / 63)) - 1). Where both may serve, the larger e holds. The
+//            exponent, the envelope and their quotient add at most
 //            (4 B + 12) u to the log of a weight. The range of the privacy loss compares four weights (two grid points,
 //            two neighbouring data sets), so the epsilon of a draw grows by at most
 //                4 multiplier e + 4 (4 B + 12) u.
@@ -40,10 +50,11 @@
 //            R (2^-s + 2^-64). Both from the law of the computed weights; this goes into delta. While exp(B) is
 //            far below 2^s it is also a small relative error of every probability, and then goes into epsilon and
 //            leaves delta alone (privkernels.ops.kde_em_accuracy has both).
-// Time       With fixed_work all trials are made and all R scores computed for every element, and the first trial
-//            that succeeded is selected: time depends on M, N, R, lo, hi and bandwidth, not on the members nor on
-//            what is drawn (cache and denormals of the inputs aside). Without it, an element takes as many
-//            trials as it needs. The values are the same.
+// Time       With fixed_work every element takes the same steps: time depends on M, N, R, lo, hi and bandwidth, not on
+// the
+//            members nor on what is drawn (cache and denormals of the inputs aside). Elements of a vector whose nodes
+//            lie differently many grid points apart are computed one kind after the other. Without it, an element takes
+//            as many trials as it needs.
 // Members    float32, float16 or bfloat16, converted exactly.
 //
 // Source departures: the window is given relative to the bandwidth, so that w_max, and with it the

@@ -20,6 +20,7 @@ from privkernels.randomness import Key
 
 _UNIT = 2.0**-24  # the rounding unit of float32
 _TRIALS, _MOST_NODES = 9, 264  # kTrials and kMaxNodes of csrc/core/kde_envelope.h
+_FEWEST_INTERVALS = 64  # kFewestIntervals of csrc/core/kde_nodes.h
 _ROOT_HALF = math.sqrt(0.5)
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -70,7 +71,8 @@ def kde_em(
         first_element: index of element 0 within the release; lets a release be drawn in slices.
         attempt: number of the try, 0 to 2**32 - 1.
         work: "lazy" computes only what a draw needs (rejection sampling: few scores, whatever R); "fixed" does the
-            same work for every element, so that time does not depend on the members. Both give the same values.
+            same work for every element, so that time does not depend on the members: all scores, and one uniform that
+            chooses among them. Their draws differ; :func:`kde_em_accuracy` bounds both.
 
     Returns:
         value: float32 [N], grid values exactly as :func:`kde_grid` gives them.
@@ -137,12 +139,15 @@ class KdeEmAccuracy:
 
 
 def kde_em_accuracy(num_members: int, *, multiplier: float, window_ratio: float, grid_points: int) -> KdeEmAccuracy:
-    """Bounds on what rounding and finite randomness cost one draw; public inputs only.
+    """Bounds on what rounding and finite randomness cost one draw, lazy or with fixed work; public inputs only.
 
-    Derived in docs/accounting.md, Statement 17.
+    Derived in docs/accounting.md, Statements 17 and 18.
     """
     peak = kde_peak(window_ratio)
-    error = peak * ((24 if window_ratio <= 1 else 48 + window_ratio) + num_members / 8) * _UNIT
+    units = (24 if window_ratio <= 1 else 48 + window_ratio) + num_members / 8
+    if window_ratio <= 2 and num_members <= 8192 and grid_points > _FEWEST_INTERVALS:  # else nodes serve no element
+        units = max(units, _node_units(num_members, window_ratio, grid_points))
+    error = peak * units * _UNIT
     swing = multiplier * peak
     shift = 4 * multiplier * error + 4 * (4 * swing + 12) * _UNIT
     bits = 62 - math.ceil(math.log2(grid_points))
@@ -163,6 +168,12 @@ def kde_em_accuracy(num_members: int, *, multiplier: float, window_ratio: float,
         parts += [node, accepted]
     resolution = -4 * sum(math.log1p(-part) for part in parts) if max(parts) < 1e-3 else math.inf
     return KdeEmAccuracy(error, shift, resolution, tv)
+
+
+def _node_units(num_members: int, window_ratio: float, grid_points: int) -> float:
+    """The error of a score from sums at nodes, in units of w_max 2^-24: docs/accounting.md, Statement 18."""
+    halvings = max(0, ((grid_points - 1) // (_FEWEST_INTERVALS - 1)).bit_length() - 2)
+    return 39.9 + 1.7 * window_ratio + math.ceil(num_members / 32) + 4.6 * max(0, halvings - 1)
 
 
 def _envelope_gap(window_ratio: float, swing: float) -> float:
@@ -307,7 +318,7 @@ def _run_cuda(inputs: _Inputs, settings: tuple[object, ...], outputs: tuple[int,
     device, size, count = inputs.device, inputs.size, len(inputs.pointers)
     index = device.index if device.index is not None else torch.cuda.current_device()
     rows = torch.tensor([inputs.pointers, inputs.strides], dtype=torch.int64).to(device)
-    room = module.kde_em_workspace(count, size, settings[1], index)
+    room = module.kde_em_workspace(count, size, settings[1], settings[-1], index)
     workspace = torch.empty(max(room, 1), dtype=torch.float32, device=device)
     failure = torch.full((1,), -1, dtype=torch.int64, device=device)
     status = module.kde_em(
