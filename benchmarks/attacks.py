@@ -1,4 +1,4 @@
-"""How strong each black-box attack is, at 4, 16 and 64 shadow models, on two small data sets.
+"""How strong each attack is, at 4, 16 and 64 shadow models, on two small data sets.
 
     python -m benchmarks.attacks [--quick] [--set NAME ...] [--attack NAME ...] [--json FILE]
 
@@ -24,19 +24,23 @@ from torch import nn
 from benchmarks.timing import machine_facts
 from privkernels import _files, data, models
 from privkernels.attacks import (
+    RMIA,
     Attack,
+    BayesWhiteBox,
+    GradientNorm,
+    LabelOnlyAugmentation,
+    LabelOnlyBoundary,
+    LiRA,
     LossThreshold,
+    ModifiedEntropy,
+    NeuralAttack,
     PublicDataAttack,
+    QuantileRegression,
     ShadowAttack,
     ShadowModelAttack,
     Shadows,
     train_shadows,
 )
-from privkernels.attacks.lira import LiRA
-from privkernels.attacks.modified_entropy import ModifiedEntropy
-from privkernels.attacks.neural import NeuralAttack
-from privkernels.attacks.quantile_regression import QuantileRegression
-from privkernels.attacks.rmia import RMIA
 from privkernels.audit.metrics import FALSE_POSITIVE_RATES, measure, tpr_at_fpr
 from privkernels.training import TrainingConfig
 
@@ -105,6 +109,10 @@ ATTACKS: dict[str, Entry] = {
     "loss threshold": Entry(LossThreshold, NO_SHADOWS),
     "modified entropy": Entry(ModifiedEntropy, NO_SHADOWS),
     "quantile regression": Entry(QuantileRegression, NO_SHADOWS, 4),
+    "gradient norm": Entry(GradientNorm, NO_SHADOWS, 4),
+    "bayes-wb": Entry(BayesWhiteBox, NO_SHADOWS, 4),
+    "label-only, boundary": Entry(lambda: LabelOnlyBoundary(max_queries=300, clip=None), NO_SHADOWS, 1),
+    "label-only, augmentation": Entry(lambda: LabelOnlyAugmentation(queries="gaussian"), (4, 16), 4),
     "shadow models": Entry(ShadowModelAttack, (4, 16), 2),
     "neural inference": Entry(NeuralAttack, (4,), 2),
     "LiRA online, per-record": Entry(lambda: LiRA(variance="per-record"), (16, 64)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,21 @@ def test_every_attack_is_in_the_table() -> None:
     found = [k.__name__ for k in kinds if isinstance(k, type) and issubclass(k, Attack) and k.__name__ not in bases]
     assert len(found) >= 13
     assert [name for name in found if f"`{name}`" not in PAGE] == []
+
+
+def test_the_table_is_the_benchmarks() -> None:
+    root = Path(__file__).parent.parent
+    file = root / "benchmarks" / "results" / "attacks.json"
+    if not file.exists() and not (root / ".git").exists():
+        pytest.skip("a source distribution has no results")
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        cell = f"{row['auc']:.3f} / {100 * row['tpr_at_0.01'][0]:.1f} %"
+        found.setdefault(row["attack"], {})[row["data"], row["shadows"]] = cell
+    for attack, cells in found.items():
+        columns = [
+            cells.get((data, count)) or (cells.get((data, 0), "") if count == 4 else "")
+            for data in ("mixture", "digits")
+            for count in (4, 16, 64)
+        ]
+        assert f"| {attack} | {' | '.join(columns)} |" in PAGE
