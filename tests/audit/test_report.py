@@ -219,7 +219,7 @@ def test_a_model_audit_shows_every_section_with_its_values(audited: Reader, mode
         "How much the chosen attack finds",
         "the chosen one on leaky. Above the grey line",
         "Which groups leak",
-        "Subgroups that leak more than guessing: 3 (of 4 tested",
+        "Shown to leak more than guessing: dog (of 4 tested).",
         "▲ leaks",
         "The 20 most exposed of",
         "Record (its index among the members, from 0)",

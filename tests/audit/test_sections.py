@@ -105,6 +105,8 @@ def test_groups_stand_with_the_leaking_ones_first(model_audit: ModelAudit) -> No
     assert areas == sorted(areas, reverse=True)
     assert (leaky["rate"], leaky["confidence"]) == ("5%", "95%")
     assert leaky["picture"] is not None
+    assert leaky["words"].startswith("Shown to leak more than guessing: dog (of 4 tested).")
+    assert published["words"].startswith("No group is shown to leak (of 4 tested).")
     assert parts.group_tables(model_audit, None)[0]["names"]["3"] == "3"
 
 
@@ -119,9 +121,24 @@ def test_exposed_records_are_listed_with_their_p_values(model_audit: ModelAudit)
     assert leaky["fdr"] == "5%"
     assert all(record >= 300 for record, _ in leaky["rows"]), "those of the class that leaks"
     assert published["rows"] == []
+    assert leaky["words"].startswith(
+        f"{leaky['n']} of 400 records are exposed by this attack, at a false discovery rate"
+    )
     assert published["words"].startswith("0 of 400 records are exposed")
+    assert "Fewer than 20 could not have been listed" in published["words"]
     few = dataclasses.replace(model_audit.verdicts[0], exposed=None)
     assert "too few" in parts.exposed_lists(dataclasses.replace(model_audit, verdicts=(few,)))[0]["words"]
+
+
+def test_warnings_that_only_differ_in_the_attack_are_one(model_audit: ModelAudit) -> None:
+    attack = model_audit.result.targets[0].attacks[0]
+    attacks = tuple(dataclasses.replace(attack, attack=name) for name in ("loss", "loss: local", "other"))
+    target = dataclasses.replace(model_audit.result.targets[0], attacks=attacks)
+    warnings = ("no test", "loss: differ", "loss: local: differ", "loss: local: alone", "x: differ")
+    result = dataclasses.replace(model_audit.result, targets=(target,), warnings=warnings)
+    assert parts.merged_warnings(result) == [
+        "no test", "loss, loss: local: differ", "loss: local: alone", "x: differ",
+    ]  # fmt: skip
 
 
 def test_failed_checks_stand_first(model_audit: ModelAudit) -> None:
@@ -163,8 +180,9 @@ def test_what_could_have_been_found_stands_once(model_audit: ModelAudit) -> None
 def test_assumptions_stand_once(model_audit: ModelAudit, unchosen: ModelAudit) -> None:
     texts = parts.assumptions(model_audit)
     assert len(texts) == len(set(texts))
-    assert sum("exposed records" in text for text in texts) == 2
-    assert not any("chosen without" in text for text in parts.assumptions(unchosen))
+    assert sum(text.startswith(("Exposed records", "Groups")) for text in texts) == 2
+    # Nothing was chosen, listed or grouped.
+    assert len(parts.assumptions(unchosen)) == len(texts) - 3
 
 
 def test_decisions_are_passed_on_as_they_are(model_audit: ModelAudit) -> None:

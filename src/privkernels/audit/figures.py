@@ -132,7 +132,9 @@ def groups_figure(target: str, groups: Sequence[SubgroupFigures], names: Mapping
             if rows:
                 at = [place for place, _ in rows]
                 axes.hlines(at, [f.low or 0.0 for _, f in rows], [f.high or 0.0 for _, f in rows], color=colour)
-                dots = axes.plot([f.value or 0.0 for _, f in rows], at, marker, color=colour, markersize=5)
+                dots = axes.plot(
+                    [f.value or 0.0 for _, f in rows], at, marker, color=colour, markersize=5, clip_on=False
+                )
                 entries += [(dots[0], words)]
         labels = [drawable(names.get(group.name, group.name), 18) for group in known]
         axes.set_yticks(places, labels, parse_math=False)
@@ -146,4 +148,4 @@ def groups_figure(target: str, groups: Sequence[SubgroupFigures], names: Mapping
         f"{target}: AUC within each of {len(known)} subgroups, {leaking} of which leak more than guessing. "
         f"The lines are intervals that hold for all subgroups at once (each with {confidence:.4g}% confidence)."
     )
-    return Picture(render(draw, target, height=1.6 + 0.22 * len(known)), text, text)
+    return Picture(render(draw, "AUC by group", height=1.6 + 0.22 * len(known)), text, text)

@@ -99,6 +99,7 @@ def render_report(
         void=sections.void_reasons(audit),
         cards=sections.outcome_cards(audit, result),
         limits=LIMITS,
+        warnings=sections.merged_warnings(result),
         columns=COLUMNS,
         rows=[_short_row(row) for row in summary_rows(result)],
         roc=chosen,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from privkernels.audit.audit import AttackResult, AuditResult, TargetResult
+from privkernels.audit.exposed_records import ExposedRecords
 from privkernels.audit.figures import groups_figure
 from privkernels.audit.guarantees import guarantee_words
 from privkernels.audit.guards import voided
@@ -16,7 +17,7 @@ from privkernels.audit.intervals import CONFIDENCE, Figure, auc
 from privkernels.audit.metrics import tpr_at_fpr
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict
 from privkernels.audit.subgroups import SubgroupFigures
-from privkernels.audit.summary import number_with_interval, percent_with_interval, verdicts
+from privkernels.audit.summary import listed, number_with_interval, percent_with_interval, verdicts
 from privkernels.audit.thresholds import tpr_limits
 
 # Rows of the list of exposed records.
@@ -138,6 +139,18 @@ def _limited_figures(attack: AttackResult, verdict: TargetVerdict, confidence: f
     return texts
 
 
+def merged_warnings(result: AuditResult) -> list[str]:
+    """The warnings, where those that only differ in the attack's name become one with all names."""
+    merged: dict[str, list[str]] = {}
+    for warning in result.warnings:
+        said_of = [attack.attack for attack in result.targets[0].attacks if warning.startswith(f"{attack.attack}: ")]
+        # The longest name, because one attack's name may start with another's.
+        name = max(said_of, key=len, default="")
+        text = warning.removeprefix(f"{name}: ") if name else warning
+        merged.setdefault(text, []).extend([name] if name else [])
+    return [f"{', '.join(names)}: {text}" if names else text for text, names in merged.items()]
+
+
 def check_rows(audit: ModelAudit) -> list[dict[str, Any]]:
     """The guards, failed ones first."""
     order = list(_CHECKS)
@@ -179,7 +192,7 @@ def group_tables(audit: ModelAudit, class_names: Sequence[str] | None) -> list[d
         tables.append(
             {
                 "target": verdict.name,
-                "words": str(verdict.subgroups),
+                "words": _group_words(rows, names),
                 "rate": f"{100 * verdict.subgroups.rate:.3g}%",
                 "confidence": f"{100 * verdict.subgroups.confidence:.4g}%",
                 "rows": rows,
@@ -188,6 +201,16 @@ def group_tables(audit: ModelAudit, class_names: Sequence[str] | None) -> list[d
             }
         )
     return tables
+
+
+def _group_words(rows: Sequence[SubgroupFigures], names: Mapping[str, str]) -> str:
+    leaking = [names[group.name] for group in rows if group.leaks]
+    untested = sum(group.p_value is None for group in rows)
+    found = f"Shown to leak more than guessing: {listed(leaking)}" if leaking else "No group is shown to leak"
+    return (
+        f"{found} (of {len(rows) - untested} tested{f'; {untested} had too few records' if untested else ''}). "
+        "A group that is not shown to leak is not shown to be safe."
+    )
 
 
 def _group_order(group: SubgroupFigures) -> tuple[bool, bool, float, str]:
@@ -212,7 +235,7 @@ def exposed_lists(audit: ModelAudit) -> list[dict[str, Any]]:
         elif found is not None:
             rows = zip(found.records[:MOST_EXPOSED], found.p_values[:MOST_EXPOSED], strict=True)
             entry |= {
-                "words": str(found),
+                "words": _exposed_words(found),
                 "n": len(found.records),
                 "fdr": f"{100 * found.fdr:g}%",
                 "rows": [(record, f"{p:.2g}") for record, p in rows],
@@ -223,6 +246,18 @@ def exposed_lists(audit: ModelAudit) -> list[dict[str, Any]]:
             entry["words"] = "Not listed: too few non-members for any list at this false discovery rate."
         lists.append(entry)
     return lists
+
+
+def _exposed_words(found: ExposedRecords) -> str:
+    limit = (
+        f" Fewer than {found.smallest_list} could not have been listed: that takes more non-members."
+        if found.smallest_list > 1
+        else ""
+    )
+    return (
+        f"{len(found.records)} of {found.n_audited} records are exposed by this attack, at a false discovery rate of "
+        f"{100 * found.fdr:g}%: on average over audits, at most that share of such a list is there by chance.{limit}"
+    )
 
 
 def choice_table(audit: ModelAudit) -> dict[str, Any] | None:
@@ -300,6 +335,12 @@ def _of_lists(audit: ModelAudit) -> Iterable[str]:
             "The attack was chosen without the scores of the audited models, and none of the attacks had used the "
             "shadow models that it was chosen on."
         )
-    for verdict in audit.verdicts:
-        if verdict.exposed is not None:
-            yield from (f"List of exposed records: {text}." for text in verdict.exposed.assumptions)
+    if any(verdict.exposed is not None for verdict in audit.verdicts):
+        # Stated as this audit makes it true: its shadow models see the calibration records, but not other than members.
+        yield (
+            "Exposed records: the non-members are drawn like the members, so that a member whose membership left no "
+            "trace scores like one of them; the attack learnt from both kinds in the same way, on shadow models "
+            "trained on random halves of all of them."
+        )
+    if any(verdict.subgroups is not None for verdict in audit.verdicts):
+        yield "Groups: within each group, too, members and non-members come from the same source."
