@@ -82,6 +82,9 @@ def test_subgroups_are_drawn_with_their_intervals(model_audit: ModelAudit) -> No
     other = groups_figure("leaky", moved, {})
     assert other is not None
     assert other.uri != picture.uri, "the areas are drawn"
+    safe = groups_figure("leaky", [dataclasses.replace(group, leaks=False) for group in subgroups.groups], {})
+    assert safe is not None
+    assert safe.uri != picture.uri, "what leaks is marked"
     named = groups_figure("leaky", subgroups.groups, {"3": "$dog_1$"})
     assert named is not None
     assert named.uri != picture.uri, "the names are drawn"

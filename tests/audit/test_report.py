@@ -204,7 +204,8 @@ def audited(model_audit: ModelAudit, inversions: InversionPanel) -> Reader:
 
 
 def test_a_model_audit_shows_every_section_with_its_values(audited: Reader, model_audit: ModelAudit) -> None:
-    decision = model_audit.verdicts[0].decisions[0]
+    decision, exposed = model_audit.verdicts[0].decisions[0], model_audit.verdicts[0].exposed
+    assert exposed is not None
     for part in (
         "For the publisher only",
         "losses of single training records, which training records are exposed and training records and reconstruct",
@@ -223,6 +224,7 @@ def test_a_model_audit_shows_every_section_with_its_values(audited: Reader, mode
         "▲ leaks",
         "The 20 most exposed of",
         "Record (its index among the members, from 0)",
+        f" {exposed.records[0]} {exposed.p_values[0]:.2g} {exposed.records[1]} {exposed.p_values[1]:.2g} ",
         "A record that is not listed is not shown to be safe",
         "✗ failed near duplicates: 3 non-members are nearly the same as a member. Remove them.",
         "? could not be made augmentation: mirrored: not made: too few records.",
