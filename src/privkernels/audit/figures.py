@@ -1,46 +1,24 @@
-"""The report's figures, as PNG bytes with an alternative text. No pyplot, no display, no network."""
+"""The report's figures but for ROC curves."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ft2font import FT2Font
 
 from privkernels.audit.audit import AuditResult, TargetResult
-from privkernels.audit.metrics import MIN_FALSE_POSITIVES
-from privkernels.audit.summary import number_with_interval, percent_with_interval
+from privkernels.audit.drawing import COLOURS, Legend, Picture, drawable, render
+from privkernels.audit.subgroups import SubgroupFigures
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 
-Legend = list[tuple[Artist, str]]
-
-# Okabe and Ito's palette: told apart with any colour vision; line styles tell them apart in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MEMBER, NONMEMBER = COLOURS[1], COLOURS[0]
 # Losses below this are drawn at it: probabilities above 1 - 1e-8 look alike anyway.
 SMALLEST_LOSS = 1e-8
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.usetex": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": True,
-    "figure.dpi": 100,
-    "savefig.dpi": 170,
-    "savefig.bbox": "standard",
-}
+# More subgroups than this do not fit into a figure that can be read.
+MOST_GROUPS = 30
 
 
 @dataclass(frozen=True)
@@ -83,53 +61,6 @@ class KdePanel:
             raise InvalidArgumentError(f"the panel of {self.parameter!r} has a negative weight")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A PNG for an ``img`` element: its data URI, alternative text and caption."""
-
-    uri: str
-    alt: str
-    caption: str
-
-
-def roc_figure(result: AuditResult, attack: int) -> Picture:
-    """ROC curves of one attack (by position) on all targets, both axes logarithmic."""
-    metrics = [target.attacks[attack].metrics for target in result.targets]
-    smallest = 0.5 / max(m.n_nonmembers for m in metrics)
-    lowest = min(smallest, 0.5 / max(m.n_members for m in metrics))
-
-    def draw(axes: Axes) -> Legend:
-        unsure = MIN_FALSE_POSITIVES / max(m.n_nonmembers for m in metrics)
-        axes.axvspan(smallest, min(1.0, unsure), color="0.93", zorder=0, linewidth=0)
-        lines = axes.plot([lowest, 1], [lowest, 1], color="0.55", linewidth=1, zorder=1)
-        for number, item in enumerate(metrics):
-            lines += axes.plot(
-                np.maximum(item.roc.fpr, smallest),
-                np.maximum(item.roc.tpr, lowest),
-                color=COLOURS[number % len(COLOURS)],
-                linestyle=LINES[number % len(LINES)],
-                linewidth=1.8,
-            )
-        axes.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(lowest, 1.05))
-        axes.set(xlabel="false positive rate", ylabel="true positive rate")
-        axes.grid(True, which="major", color="0.88", linewidth=0.6)
-        names = ["guessing", *(target.name for target in result.targets)]
-        return list(zip(lines, names, strict=True))
-
-    name = result.targets[0].attacks[attack].attack
-    shown = "; ".join(
-        f"{target.name}: AUC {number_with_interval(item.auc)}, "
-        f"true positive rate at 1% false positives {percent_with_interval(item.tpr_at_fpr[0].tpr)}"
-        for target, item in zip(result.targets, metrics, strict=True)
-    )
-    return Picture(
-        _render(draw, f"Attack: {name}", height=4.4),
-        f"ROC curves of the attack {name}, logarithmic axes. {shown}.",
-        f"{name}. Above the grey line the attack beats guessing. In the shaded part there are fewer than "
-        f"{MIN_FALSE_POSITIVES} false positives: too few records to say.",
-    )
-
-
 def loss_figure(result: AuditResult, target: TargetResult) -> Picture:
     """Histograms of the members' and the non-members' losses, on bins common to all targets."""
     everything = np.concatenate(
@@ -152,7 +83,7 @@ def loss_figure(result: AuditResult, target: TargetResult) -> Picture:
 
     medians = [float(np.median(values)) for values in groups]
     return Picture(
-        _render(draw, target.name, height=2.9),
+        render(draw, target.name, height=2.9),
         f"Histogram of losses on {target.name}: median {medians[0]:.3g} for members, {medians[1]:.3g} for non-members.",
         f"{target.name}. The further apart the two, the easier a record's membership can be told. "
         f"Median loss: members {medians[0]:.3g}, non-members {medians[1]:.3g}.",
@@ -178,39 +109,43 @@ def kde_figure(panel: KdePanel) -> Picture:
         f"{panel.parameter}: {len(members)} trained models between {members.min():.4g} and "
         f"{members.max():.4g}; released value {panel.drawn:.4g}."
     )
-    return Picture(_render(draw, panel.parameter, height=2.9), f"{panel.kind.capitalize()} over values. {text}", text)
+    return Picture(render(draw, panel.parameter, height=2.9), f"{panel.kind.capitalize()} over values. {text}", text)
 
 
-def _render(draw: Callable[[Axes], Legend], title: str, *, height: float) -> str:
-    with matplotlib.rc_context(_STYLE):
-        canvas = Canvas(figsize=(5.2, height), layout="constrained")
-        axes = canvas.add_subplot()
-        entries = draw(axes)
-        axes.set_title(drawable(title, 46), loc="left", fontsize=10.5, parse_math=False)
-        # matplotlib before 3.10 leaves out labels that start with an underscore: names go in afterwards.
-        legend = canvas.legend(
-            [artist for artist, _ in entries],
-            [str(number) for number in range(len(entries))],
-            loc="outside lower left",
-            ncols=min(2, len(entries)),
-            frameon=False,
-            handlelength=3.0,
-        )
-        for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
-            text.set_parse_math(False)
-            text.set_text(drawable(name, 30))
-        stream = io.BytesIO()
-        canvas.savefig(stream, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+def groups_figure(target: str, groups: Sequence[SubgroupFigures], names: Mapping[str, str]) -> Picture | None:
+    """The areas of the subgroups with their intervals, the first one on top; None for too many, or none known.
 
+    Args:
+        names: what a subgroup is called in the figure; its own name where it is missing.
+    """
+    known = [group for group in groups if group.auc.value is not None]
+    if not known or len(known) > MOST_GROUPS:
+        return None
+    places = np.arange(len(known))[::-1]
 
-def drawable(text: str, longest: int) -> str:
-    """``text`` with what the figures' font cannot draw replaced by "?", and cut to ``longest``."""
-    known = "".join(c if c.isprintable() and ord(c) in _glyphs() else "?" for c in text)
-    return known if len(known) <= longest else known[: longest - 1] + "…"
+    def draw(axes: Axes) -> Legend:
+        guessing = axes.axvline(0.5, color="0.55", linewidth=1)
+        entries: Legend = [(guessing, "guessing")]
+        styles = ((True, "leaks", COLOURS[1], "D"), (False, "not shown to leak", COLOURS[0], "o"))
+        for leaks, words, colour, marker in styles:
+            rows = [(place, group.auc) for place, group in zip(places, known, strict=True) if group.leaks is leaks]
+            if rows:
+                at = [place for place, _ in rows]
+                axes.hlines(at, [f.low or 0.0 for _, f in rows], [f.high or 0.0 for _, f in rows], color=colour)
+                dots = axes.plot(
+                    [f.value or 0.0 for _, f in rows], at, marker, color=colour, markersize=5, clip_on=False
+                )
+                entries += [(dots[0], words)]
+        labels = [drawable(names.get(group.name, group.name), 18) for group in known]
+        axes.set_yticks(places, labels, parse_math=False)
+        axes.set(xlabel="AUC", xlim=(0, 1), ylim=(-0.7, len(known) - 0.3))
+        axes.grid(True, axis="x", color="0.88", linewidth=0.6)
+        return entries
 
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return frozenset(FT2Font(str(font)).get_charmap())
+    leaking = sum(group.leaks for group in known)
+    confidence = 100 * known[0].auc.confidence
+    text = (
+        f"{target}: AUC within each of {len(known)} subgroups, {leaking} of which leak more than guessing. "
+        f"The lines are intervals that hold for all subgroups at once (each with {confidence:.4g}% confidence)."
+    )
+    return Picture(render(draw, "AUC by group", height=1.6 + 0.22 * len(known)), text, text)

@@ -5,29 +5,34 @@ from __future__ import annotations
 import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jinja2
 
 from privkernels._files import write_text
+from privkernels.audit import sections
 from privkernels.audit.audit import AuditResult, TargetResult
-from privkernels.audit.figures import KdePanel, kde_figure, loss_figure, roc_figure
-from privkernels.audit.guarantees import guarantee_words
+from privkernels.audit.drawing import Picture
+from privkernels.audit.figures import KdePanel, kde_figure, loss_figure
+from privkernels.audit.inversions import InversionPanel, inversion_grid
 from privkernels.audit.model_audit import ModelAudit
+from privkernels.audit.roc_figures import roc_figure
 from privkernels.audit.summary import (
     COLUMNS,
     LIMITS,
     SummaryRow,
+    listed,
     number_with_interval,
     percent_with_interval,
     summary_rows,
-    verdicts,
 )
+from privkernels.errors import InvalidArgumentError
 
-_MARKS: dict[bool | None, tuple[str, str]] = {
-    True: ("✓", "checked"),
-    False: ("✗", "not shown to hold"),
-    None: ("?", "not checked"),
+_MARKS: dict[bool | None, tuple[str, str, str]] = {
+    True: ("✓", "checked", "good"),
+    False: ("✗", "not shown to hold", "alarm"),
+    None: ("?", "not checked", "unsure"),
 }
 
 
@@ -37,20 +42,28 @@ def write_report(
     *,
     audit: ModelAudit | None = None,
     panels: Sequence[KdePanel] = (),
+    pictures: Sequence[InversionPanel] = (),
     how: Mapping[str, Any] | None = None,
     title: str = "What this release gives away",
 ) -> None:
     """Write the report of an audit as one self-contained HTML file, atomically.
 
-    The report is for the publisher alone: it shows losses of training records and values of the
-    trained models. It says so at its top.
+    The report is for the publisher alone: it shows losses of training records, names those that are exposed, and may
+    show values of the trained models and pictures of records. It says so at its top; a void audit says that first.
 
     Args:
-        audit: what ``result`` is part of: checks, choice of the attack, thresholds, exposed records.
+        audit: what ``result`` is part of: checks, choice of the attack, thresholds, exposed records. With it the attack
+            that was chosen beforehand is the measured figure, and the others stand further down.
         panels: published parameters to show with what they were drawn from.
+        pictures: reconstructed records to show with what they must be compared with.
         how: facts about how the release was made; nested mappings and lists are spelt out.
+
+    Raises:
+        InvalidArgumentError: ``result`` is not that of ``audit``.
+        OutputExistsError: ``path`` cannot be written.
     """
-    write_text(path, render_report(result, audit=audit, panels=panels, how=how, title=title))
+    text = render_report(result, audit=audit, panels=panels, pictures=pictures, how=how, title=title)
+    write_text(path, text)
 
 
 def render_report(
@@ -58,37 +71,102 @@ def render_report(
     *,
     audit: ModelAudit | None = None,
     panels: Sequence[KdePanel] = (),
+    pictures: Sequence[InversionPanel] = (),
     how: Mapping[str, Any] | None = None,
     title: str = "What this release gives away",
 ) -> str:
     """The HTML text that :func:`write_report` writes."""
+    if audit is not None and [each.name for each in audit.verdicts] != [each.name for each in result.targets]:
+        raise InvalidArgumentError(
+            f"the audit judges {[each.name for each in audit.verdicts]}, the result is of "
+            f"{[each.name for each in result.targets]}: give the audit's own .result"
+        )
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(number=number_with_interval, percent=percent_with_interval)
-    source = importlib.resources.files("privkernels.audit").joinpath("templates", "report.html.j2")
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(
+    chosen, others = _roc(result, audit)
+    groups = [] if audit is None else sections.group_tables(audit, result.class_names)
+    return environment.get_template("report.html.j2").render(
         title=title,
         date=f"{result.date[:16].replace('T', ' ')} UTC",
         result=result,
-        audit=audit,
-        targets=[
-            {"result": target, "verdict": verdict, "words": guarantee_words(target.guarantee)}
-            for target, verdict in zip(result.targets, verdicts(result), strict=True)
-        ],
+        private=_private(audit, panels, pictures),
+        void=sections.void_reasons(audit),
+        cards=sections.outcome_cards(audit, result),
         limits=LIMITS,
+        warnings=sections.merged_warnings(result),
         columns=COLUMNS,
         rows=[_short_row(row) for row in summary_rows(result)],
-        roc=[roc_figure(result, number) for number in range(len(result.attacks))],
+        roc=chosen,
+        other_roc=others,
         losses=[loss_figure(result, target) for target in result.targets],
         panels=[kde_figure(panel) for panel in panels],
-        per_class=[_class_table(result, target) for target in result.targets],
+        grids=[inversion_grid(panel) for panel in pictures],
+        groups=groups,
+        # The same classes again would say the same with intervals that do not hold together.
+        per_class=[] if groups else [_class_table(result, target) for target in result.targets],
         how=key_values(how or {}),
         guarantees=[_guarantee(target) for target in result.targets if target.guarantee is not None],
         attacks=[key_values(description) for description in result.attacks],
         environment=key_values(result.environment),
+        audit=audit,
+        **({} if audit is None else _audited(audit)),
     )
+
+
+def _template(name: str) -> str:
+    return importlib.resources.files("privkernels.audit").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _private(audit: ModelAudit | None, panels: Sequence[KdePanel], pictures: Sequence[InversionPanel]) -> str:
+    """What the report shows that must not be published."""
+    shown = ["losses of single training records"]
+    if audit is not None and any(entry["rows"] for entry in sections.exposed_lists(audit)):
+        shown.append("which training records are exposed")
+    if pictures:
+        shown.append("training records and reconstructions of them")
+    if panels:
+        shown.append("values of the trained models' parameters")
+    return listed(shown)
+
+
+def _audited(audit: ModelAudit) -> dict[str, Any]:
+    return {
+        "outcome": sections.OUTCOMES[audit.outcome][1],
+        "check_summary": sections.check_summary(audit),
+        "checks": sections.check_rows(audit),
+        "exposed": sections.exposed_lists(audit),
+        "choice": sections.choice_table(audit),
+        "fidelity": sections.fidelity_rows(audit.result),
+        "detectable": sections.detectable_rows(audit),
+        "assumptions": sections.assumptions(audit),
+    }
+
+
+def _roc(result: AuditResult, audit: ModelAudit | None) -> tuple[list[Picture], list[Picture]]:
+    """Figures of what counts, and of the rest: one per model of the chosen attack, one per attack of the others."""
+    names = [attack.attack for attack in result.targets[0].attacks]
+    if audit is None:
+        return [], [roc_figure(result, number) for number in range(len(names))]
+    confidence = sections.interval_confidence(audit)
+    if audit.choice is None:
+        return [roc_figure(result, number, confidence=confidence) for number in range(len(names))], []
+    best = names.index(audit.choice.name)
+    others = [
+        replace(
+            roc_figure(result, number, confidence=confidence),
+            caption=f"{name}. To be read like the figures of the chosen attack.",
+        )
+        for number, name in enumerate(names)
+        if number != best
+    ]
+    positions = range(len(result.targets))
+    return [roc_figure(result, best, targets=[number], confidence=confidence) for number in positions], others
 
 
 def _short_row(row: SummaryRow) -> dict[str, Any]:
@@ -125,14 +203,17 @@ def _text(value: Any) -> str:
 
 
 def _class_table(result: AuditResult, target: TargetResult) -> dict[str, Any]:
-    """Rows of (class name, members, non-members, figures per attack)."""
+    """Rows of (class name, members, non-members, figures per attack), and what stands above them."""
     tables = [attack.metrics.per_class for attack in target.attacks]
     rows = []
     for figures in zip(*tables, strict=True):
         label = figures[0].label
         name = str(label) if result.class_names is None else result.class_names[label]
         rows.append({"name": name, "n": figures[0], "figures": figures})
-    return {"target": target.name, "attacks": [attack.attack for attack in target.attacks], "rows": rows}
+    columns = ["Class", "Members", "Non-members"]
+    for attack in target.attacks:
+        columns += [f"{attack.attack}: AUC", f"{attack.attack}: balanced accuracy"]
+    return {"target": target.name, "columns": columns, "rows": rows}
 
 
 def _guarantee(target: TargetResult) -> dict[str, Any]:

@@ -44,7 +44,8 @@ LIMITS = (
     "the average.",
     "Only a proven ε limits every attack, and it does so for its unit alone and only if its assumptions "
     "hold. What a paper claims is not evidence.",
-    "Each interval covers the true figure with 95% confidence by itself. Among many figures, some intervals miss. "
+    "Each interval covers the true figure with 95% confidence by itself, unless it says otherwise. Among many figures, "
+    "some intervals miss. "
     "Whether a leak is reported allows for that: a model that leaks nothing is said to leak in at most "
     f"{FALSE_ALARMS:.0%} of audits, however many attacks are tried.",
 )
@@ -173,11 +174,11 @@ def leaks(attacks: Sequence[AttackResult]) -> tuple[list[str], list[str]]:
 def _verdict(target: TargetResult) -> Verdict:
     stronger, backwards = leaks(target.attacks)
     if stronger:
-        headline = f"Training records can be told from others better than by guessing (found by: {_listed(stronger)})."
+        headline = f"Training records can be told from others better than by guessing (found by: {listed(stronger)})."
     elif backwards:
         headline = (
             f"Training records can be told from others, in the direction opposite to what the attack expects "
-            f"({_listed(backwards)}). Check that members and non-members come from the same source."
+            f"({listed(backwards)}). Check that members and non-members come from the same source."
         )
     else:
         headline = (
@@ -241,5 +242,6 @@ def tpr_bound(epsilon: float, delta: float, fpr: float) -> float:
     return min(1.0, first, second)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
