@@ -208,7 +208,7 @@ def test_a_model_audit_shows_every_section_with_its_values(audited: Reader, mode
     assert exposed is not None
     for part in (
         "For the publisher only",
-        "losses of single training records, which training records are exposed and training records and reconstruct",
+        "It shows losses of single training records, which training records are exposed and pictures of training records",
         "The worst outcome of the 2 models: Above a threshold.",
         "Judged by one attack, the chosen one, which was chosen on held-out",
         "1 passed, 1 failed (near duplicates), 1 could not be made (augmentation: mirrored)",

@@ -129,7 +129,7 @@ def _private(audit: ModelAudit | None, panels: Sequence[KdePanel], pictures: Seq
     if audit is not None and any(entry["rows"] for entry in sections.exposed_lists(audit)):
         shown.append("which training records are exposed")
     if pictures:
-        shown.append("training records and reconstructions of them")
+        shown.append("pictures of training records")
     if panels:
         shown.append("values of the trained models' parameters")
     return listed(shown)
