@@ -170,9 +170,9 @@ def _roc(result: AuditResult, audit: ModelAudit | None) -> tuple[list[Picture], 
 
 
 def _short_row(row: SummaryRow) -> dict[str, Any]:
-    """A row of the table; why nothing is proven stands in the verdict above it, once."""
+    """A row of the table; why nothing is proven stands above it, once."""
     reason = row.proven.startswith("none: ")
-    return row.to_dict() | ({"proven": "none (why: see the verdict)"} if reason else {})
+    return row.to_dict() | ({"proven": "none (why: see above)"} if reason else {})
 
 
 def key_values(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
