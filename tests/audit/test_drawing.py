@@ -26,5 +26,7 @@ def test_names_are_drawn_as_they_are_where_the_font_can() -> None:
 def test_pictures_keep_their_values() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (3, 5, 7))
     assert np.array_equal(decoded(pixels(colours / 255)), np.moveaxis(colours, 0, -1))
+    # To the nearest of 256 levels.
+    assert np.array_equal(decoded(pixels(np.maximum(colours - 0.4, 0) / 255)), np.moveaxis(colours, 0, -1))
     grey = decoded(pixels(colours[:1] / 255))
     assert np.array_equal(grey, np.repeat(colours[0][:, :, None], 3, axis=2))

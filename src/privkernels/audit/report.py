@@ -129,7 +129,7 @@ def _private(audit: ModelAudit | None, panels: Sequence[KdePanel], pictures: Seq
     if audit is not None and any(entry["rows"] for entry in sections.exposed_lists(audit)):
         shown.append("which training records are exposed")
     if pictures:
-        shown.append("training records and reconstructions of them")
+        shown.append("pictures of training records")
     if panels:
         shown.append("values of the trained models' parameters")
     return listed(shown)
@@ -170,9 +170,9 @@ def _roc(result: AuditResult, audit: ModelAudit | None) -> tuple[list[Picture], 
 
 
 def _short_row(row: SummaryRow) -> dict[str, Any]:
-    """A row of the table; why nothing is proven stands in the verdict above it, once."""
+    """A row of the table; why nothing is proven stands above it, once."""
     reason = row.proven.startswith("none: ")
-    return row.to_dict() | ({"proven": "none (why: see the verdict)"} if reason else {})
+    return row.to_dict() | ({"proven": "none (why: see above)"} if reason else {})
 
 
 def key_values(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
