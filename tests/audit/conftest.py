@@ -126,4 +126,4 @@ def model_audit() -> ModelAudit:
         PlannedAttack("the chosen one", True, "", 1.5),
         PlannedAttack("too slow", False, "it would take about 900 s, and 30 s are left", 0.0),
     )
-    return ModelAudit("privkernels model audit 1", result, guards, plan, choice, 8, 12.0, 60.0, tuple(verdicts))
+    return ModelAudit("privkernels model audit 1", result, guards, plan, choice, 8, 12.0, 60.0, 0.95, tuple(verdicts))

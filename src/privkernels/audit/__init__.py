@@ -12,6 +12,7 @@ from privkernels.audit.exposed_records import ExposedRecords, conformal_p_values
 from privkernels.audit.figures import KdePanel
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import Figure
+from privkernels.audit.inversions import InversionPanel
 from privkernels.audit.mechanism import MechanismAudit, audit_mechanism
 from privkernels.audit.metrics import AttackMetrics, measure, roc_curve, tpr_at_fpr
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict, audit_models
@@ -40,6 +41,7 @@ __all__ = [
     "ExposedRecords",
     "Figure",
     "Guard",
+    "InversionPanel",
     "KdePanel",
     "MechanismAudit",
     "MinimumDetectable",

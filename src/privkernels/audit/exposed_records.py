@@ -16,7 +16,8 @@ from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 _ASSUMPTIONS = (
     "the calibration records are non-members, drawn like the audited records and exchangeable with those among them "
     "that membership did not change",
-    "neither the attack nor the choice of the audited records used the calibration records",
+    "the attack treats audited and calibration records alike, as one does that used neither, or (shadow models trained "
+    "on random halves of both) both; and the choice of the audited records did not look at scores",
 )
 
 

@@ -90,6 +90,7 @@ class ModelAudit(JsonValue):
         choice: the attack chosen on held-out shadow models; None without them.
         n_shadows: shadow models trained; 0 without.
         seconds, budget: time taken and given; no budget is None.
+        confidence: of each target's verdict.
         verdicts: one per target.
     """
 
@@ -101,6 +102,7 @@ class ModelAudit(JsonValue):
     n_shadows: int
     seconds: float
     budget: float | None
+    confidence: float
     verdicts: tuple[TargetVerdict, ...]
 
     @property
@@ -216,7 +218,7 @@ def audit_models(
         verdicts.append(verdict)
     return ModelAudit(
         FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
-        clock.elapsed(), budget, tuple(verdicts),
+        clock.elapsed(), budget, confidence, tuple(verdicts),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from privkernels.audit.exposed_records import ExposedRecords
 from privkernels.audit.figures import groups_figure
 from privkernels.audit.guarantees import guarantee_words
 from privkernels.audit.guards import voided
-from privkernels.audit.intervals import CONFIDENCE, Figure, auc
+from privkernels.audit.intervals import Figure, auc
 from privkernels.audit.metrics import tpr_at_fpr
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict
 from privkernels.audit.subgroups import SubgroupFigures
@@ -110,10 +110,7 @@ def judged_attacks(audit: ModelAudit, target: TargetResult) -> list[AttackResult
 
 def interval_confidence(audit: ModelAudit) -> float:
     """The confidence of each interval of one attack, as the decisions have it."""
-    verdict, target = audit.verdicts[0], audit.result.targets[0]
-    if verdict.decisions:
-        return verdict.decisions[0].confidence
-    return 1 - (1 - CONFIDENCE) / len(judged_attacks(audit, target))
+    return 1 - (1 - audit.confidence) / len(judged_attacks(audit, audit.result.targets[0]))
 
 
 def _figures(attack: AttackResult) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from privkernels.audit._json import JsonValue
 from privkernels.audit.intervals import CONFIDENCE, Array, auc, clopper_pearson
 from privkernels.errors import EmptyDataError, InvalidArgumentError
+from privkernels.privacy.guarantee import round_up
 
 Outcome = Literal["below", "above", "undecided"]
 EXIT_CODES: dict[str, int] = {"below": 0, "above": 1, "undecided": 2}
@@ -110,11 +111,13 @@ def decide(
     else:
         low, high = tpr_limits(members, nonmembers, threshold.fpr, confidence)
     outcome: Outcome = "above" if low > threshold.most else "below" if high <= threshold.most else "undecided"
+    # Outwards: a printed limit is one that holds.
+    least, most = -round_up(-low), round_up(high)
     words = {
-        "above": f"at least {low:.4g}, above the {threshold.most:g} that is allowed",
-        "below": f"at most {high:.4g}, which is allowed ({threshold.most:g})",
-        "undecided": f"between {low:.4g} and {high:.4g}: with {len(members)} members and {len(nonmembers)} non-members "
-        f"it cannot be said whether it is above {threshold.most:g}",
+        "above": f"at least {least:.4g}, above the {threshold.most:g} that is allowed",
+        "below": f"at most {most:.4g}, which is allowed ({threshold.most:g})",
+        "undecided": f"between {least:.4g} and {most:.4g}: with {len(members)} members and {len(nonmembers)} "
+        f"non-members it cannot be said whether it is above {threshold.most:g}",
     }
     what = "AUC" if threshold.fpr is None else f"TPR at {threshold.fpr:g} FPR"
     reason = f"{attack}: {what} {words[outcome]} ({100 * confidence:.4g}% confidence)"
