@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from privkernels.audit import Decision, Figure, Guard, ModelAudit, Threshold, decide, tpr_at_fpr
+from privkernels.audit import (
+    Decision,
+    Figure,
+    Guard,
+    ModelAudit,
+    Threshold,
+    decide,
+    one_run_bound,
+    tpr_at_fpr,
+    white_box_advantage,
+)
 from privkernels.audit import sections as parts
 from privkernels.audit.intervals import auc
 from privkernels.audit.summary import number_with_interval, percent_with_interval
@@ -189,3 +200,19 @@ def test_decisions_are_passed_on_as_they_are(model_audit: ModelAudit) -> None:
     decisions = parts.outcome_cards(model_audit, model_audit.result)[0]["decisions"]
     assert decisions == model_audit.verdicts[0].decisions
     assert all(isinstance(decision, Decision) for decision in decisions)
+
+
+def test_canaries_and_white_box_access_have_a_sentence_each(model_audit: ModelAudit) -> None:
+    rng = np.random.default_rng(3)
+    included = rng.random(200) < 0.5
+    bound = one_run_bound(rng.normal(size=200) + 3 * included, included, 1e-5)
+    first, second = (attack.scores for attack in model_audit.result.targets[0].attacks)
+    verdict = dataclasses.replace(
+        model_audit.verdicts[0], epsilon=(bound,), white_box=white_box_advantage(second, first)
+    )
+    found = dataclasses.replace(model_audit, verdicts=(verdict, *model_audit.verdicts[1:]))
+    sentences = parts.outcome_cards(found, found.result)[0]["sentences"]
+    assert sentences[-2].startswith(f"The training's epsilon >= {bound.epsilon:.4g} at delta = 1e-05")
+    assert sentences[-1].startswith("White-box access beats black-box access here")
+    void = dataclasses.replace(found, verdicts=(dataclasses.replace(verdict, outcome="void"), *found.verdicts[1:]))
+    assert not any("epsilon >=" in sentence for sentence in parts.outcome_cards(void, void.result)[0]["sentences"])

@@ -94,13 +94,19 @@ def _judged_card(
     alone = dataclasses.replace(result, targets=(dataclasses.replace(target, attacks=tuple(judged)),))
     confidence = interval_confidence(audit)
     return card | {
-        "sentences": verdicts(alone)[0].sentences,
+        "sentences": (*verdicts(alone)[0].sentences, *(() if verdict.outcome == "void" else _further(verdict))),
         "measured": [(attack.attack, _limited_figures(attack, verdict, confidence)) for attack in judged],
         "void": verdict.outcome == "void",
         "shared": len(judged) if audit.choice is None and len(judged) > 1 else 0,
         "confidence": f"{100 * confidence:.4g}%",
         "wrong": f"{100 * (1 - confidence) / 2:.3g}%",
     }
+
+
+def _further(verdict: TargetVerdict) -> list[str]:
+    """Bounds from canaries, and whether the weights tell more than the outputs."""
+    bounds = [f"The training's {bound}" for bound in verdict.epsilon]
+    return bounds if verdict.white_box is None else [*bounds, verdict.white_box.verdict]
 
 
 def judged_attacks(audit: ModelAudit, target: TargetResult) -> list[AttackResult]:
