@@ -77,7 +77,7 @@ def test_a_file_of_another_kind_is_refused(result: AuditResult, tmp_path: Path) 
     with pytest.raises(FileMissingError):
         AuditResult.load(tmp_path / "absent.json")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(CorruptFileError, match="privkernels audit 1"):
+    with pytest.raises(CorruptFileError, match="privkernels audit 2"):
         AuditResult.load(tmp_path / "list.json")
     damaged = result.to_dict()
     damaged["targets"][0]["member_losses"] = "none"
@@ -196,7 +196,7 @@ def test_progress_counts_the_targets(game: Game) -> None:
         game.nonmembers,
         progress=lambda *step: seen.append(step),
     )
-    assert seen == [(0, 2, "attacking a"), (1, 2, "attacking b"), (2, 2, "attacks done")]
+    assert seen == [(done, 2, "attacking the targets") for done in range(3)]
 
 
 def test_values_are_frozen(result: AuditResult) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Self, Union, cast
+from typing import Any, ClassVar, Self, Union, cast
 
+from privkernels._files import read_json, write_json
 from privkernels.errors import CorruptFileError, InvalidArgumentError
 
 
@@ -27,6 +29,35 @@ class JsonValue:
             CorruptFileError: a field is missing, unknown, or has a value of another type.
         """
         return cast("Self", _decode(value, cls, cls.__name__))
+
+
+class JsonFile(JsonValue):
+    """A :class:`JsonValue` with a field ``format`` that is kept in a file of its own.
+
+    Attributes:
+        FORMAT: version of the layout.
+        WORK: what to run again where a file is of another one.
+    """
+
+    FORMAT: ClassVar[str]
+    WORK: ClassVar[str]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the value as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileMissingError, CorruptFileError: no file, or not one of this format.
+        """
+        value = read_json(path)
+        found = value.get("format") if isinstance(value, dict) else None
+        if found != cls.FORMAT:
+            raise CorruptFileError(f"{path} should hold {cls.FORMAT!r}, found {found!r}: run the {cls.WORK} again")
+        return cls.from_dict(value)
 
 
 def plain(value: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from privkernels._files import read_json, write_json
 from privkernels.attacks.base import (
     Array,
     Attack,
@@ -23,14 +21,13 @@ from privkernels.attacks.base import (
     target_logits,
     true_class_log_probability,
 )
-from privkernels.audit._json import JsonValue, plain
+from privkernels.audit._json import JsonFile, JsonValue, plain
 from privkernels.audit.guarantees import Guarantee, read_guarantee
 from privkernels.audit.metrics import AttackMetrics, measure
 from privkernels.data import Records
-from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.errors import InvalidArgumentError
 from privkernels.progress import Progress, silent
 
-FORMAT = "privkernels audit 2"
 # Shadow models whose accuracy differs from the target's by more than this imitate it badly.
 FIDELITY_GAP = 0.1
 # And so do those whose training loss is more than this many times the target's, or as many times smaller.
@@ -107,7 +104,7 @@ class TargetResult(JsonValue):
 
 
 @dataclass(frozen=True)
-class AuditResult(JsonValue):
+class AuditResult(JsonFile):
     """The outcome of :func:`audit`. Holds losses and scores of single training records: private data.
 
     Attributes:
@@ -121,6 +118,9 @@ class AuditResult(JsonValue):
         environment: versions of what computed them.
     """
 
+    FORMAT: ClassVar[str] = "privkernels audit 2"
+    WORK: ClassVar[str] = "audit"
+
     format: str
     date: str
     members: RecordsFacts
@@ -131,23 +131,6 @@ class AuditResult(JsonValue):
     targets: tuple[TargetResult, ...]
     warnings: tuple[str, ...]
     environment: dict[str, Any]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as JSON, atomically."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileMissingError, CorruptFileError: no file, or not an audit of this format.
-        """
-        value = read_json(path)
-        found = value.get("format") if isinstance(value, dict) else None
-        if found != FORMAT:
-            raise CorruptFileError(f"{path} should hold {FORMAT!r}, found {found!r}: run the audit again")
-        return cls.from_dict(value)
 
 
 def audit(
@@ -198,7 +181,7 @@ def audit(
         results.append(replace(result, guarantee=guarantees[number], description=descriptions[number]))
     progress(len(targets), len(targets), "attacking the targets")
     return AuditResult(
-        format=FORMAT,
+        format=AuditResult.FORMAT,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         members=_facts(members),
         nonmembers=_facts(nonmembers),

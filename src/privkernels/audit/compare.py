@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import nn
 
-from privkernels._files import read_json, write_json
 from privkernels.attacks.base import target_logits
-from privkernels.audit._json import JsonValue
+from privkernels.audit._json import JsonFile, JsonValue
 from privkernels.audit.audit import Target
 from privkernels.audit.guarantees import guarantee_words
 from privkernels.audit.intervals import CONFIDENCE, Figure, proportion
 from privkernels.audit.model_audit import ModelAudit
 from privkernels.audit.paired import auc_difference, tpr_difference
 from privkernels.data import Records
-from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.errors import InvalidArgumentError
 
-FORMAT = "privkernels comparison 1"
 _RATE = 0.01
 
 
@@ -89,7 +86,7 @@ class PairRow(JsonValue):
 
 
 @dataclass(frozen=True)
-class Comparison(JsonValue):
+class Comparison(JsonFile):
     """The outcome of :func:`compare`. Holds what :class:`~privkernels.audit.ModelAudit` holds: private data.
 
     Attributes:
@@ -99,24 +96,14 @@ class Comparison(JsonValue):
         confidence: with which all sentences of ``pairs`` are true together.
     """
 
+    FORMAT: ClassVar[str] = "privkernels comparison 1"
+    WORK: ClassVar[str] = "comparison"
+
     format: str
     audit: ModelAudit
     rows: tuple[ModelRow, ...]
     pairs: tuple[PairRow, ...]
     confidence: float
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the comparison as JSON, atomically."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote; raises :class:`FileMissingError` or :class:`CorruptFileError`."""
-        value = read_json(path)
-        found = value.get("format") if isinstance(value, dict) else None
-        if found != FORMAT:
-            raise CorruptFileError(f"{path} should hold {FORMAT!r}, found {found!r}: run the comparison again")
-        return cls.from_dict(value)
 
 
 def compare(
@@ -164,7 +151,7 @@ def compare(
         tpr, _ = tpr_difference(measured[number].scores, measured[0].scores, _RATE, each)
         sentence = _sentence(names[0], names[number], difference, p_value <= 1 - each, area)
         pairs.append(PairRow(names[0], names[number], difference, p_value, area, tpr, sentence))
-    return Comparison(FORMAT, audit, tuple(rows), tuple(pairs), confidence)
+    return Comparison(Comparison.FORMAT, audit, tuple(rows), tuple(pairs), confidence)
 
 
 def size_of(model: nn.Module) -> Size:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from privkernels._files import read_json, write_json
 from privkernels.attacks import Attack, LossThreshold, ShadowAttack, Shadows, train_shadows
 from privkernels.attacks.shadows import Transform
 from privkernels.audit import guards as checks
-from privkernels.audit._json import JsonValue
+from privkernels.audit._json import JsonFile, JsonValue
 from privkernels.audit.audit import AttackResult, AuditResult, Target, TargetResult, audit
 from privkernels.audit.canaries import Canaries
 from privkernels.audit.epsilon_bounds import EpsilonBound
@@ -40,11 +38,10 @@ from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subg
 from privkernels.audit.thresholds import Decision, Threshold, decide, worst
 from privkernels.audit.white_box import WhiteBoxAdvantage, white_box_advantage
 from privkernels.data import Records
-from privkernels.errors import CorruptFileError, InvalidArgumentError, TooFewRecordsError
+from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 from privkernels.progress import Progress, silent
 from privkernels.training import TrainingConfig
 
-FORMAT = "privkernels model audit 1"
 # Shadow models that play the target when the attack is chosen.
 HELD_OUT = 2
 _RATES = (0.001, 0.01)
@@ -79,7 +76,7 @@ class TargetVerdict(JsonValue):
 
 
 @dataclass(frozen=True)
-class ModelAudit(JsonValue):
+class ModelAudit(JsonFile):
     """The outcome of :func:`audit_models`. Holds scores of single training records: private data.
 
     Attributes:
@@ -93,6 +90,9 @@ class ModelAudit(JsonValue):
         confidence: of each target's verdict.
         verdicts: one per target.
     """
+
+    FORMAT: ClassVar[str] = "privkernels model audit 1"
+    WORK: ClassVar[str] = "audit"
 
     format: str
     result: AuditResult
@@ -110,19 +110,6 @@ class ModelAudit(JsonValue):
         """The worst outcome of all targets, in the order void, above, undecided, below, not asked."""
         found = {verdict.outcome for verdict in self.verdicts}
         return next(kind for kind in ("void", "above", "undecided", "below", "not asked") if kind in found)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the audit as JSON, atomically."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote; raises :class:`FileMissingError` or :class:`CorruptFileError`."""
-        value = read_json(path)
-        found = value.get("format") if isinstance(value, dict) else None
-        if found != FORMAT:
-            raise CorruptFileError(f"{path} should hold {FORMAT!r}, found {found!r}: run the audit again")
-        return cls.from_dict(value)
 
 
 def audit_models(
@@ -217,7 +204,7 @@ def audit_models(
             verdict = replace(verdict, epsilon=bounds)
         verdicts.append(verdict)
     return ModelAudit(
-        FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
+        ModelAudit.FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
         clock.elapsed(), budget, confidence, tuple(verdicts),
     )  # fmt: skip
 
