@@ -41,6 +41,9 @@ constexpr float kNodeUnscale = 0x1p-86f;
 constexpr float kLeastNode = 0x1p30f;  // 2^-56 of a member, so that no product is denormal
 constexpr int64_t kMostNodeMembers = 8192;
 constexpr double kWidestNodeWindow = 2.0;
+// Ends of the range, in bandwidths from zero: floats there are far closer than kNodeCut, so that a member is not moved
+// to another place when it is cut to it.
+constexpr double kFarthestRange = 16384.0;
 
 // What is the same for every element of a call; host only, in double.
 struct KdeNodes {
@@ -93,12 +96,15 @@ struct NodeShape {
 };
 
 // shift is -1 where the nodes cannot serve the element. Public numbers alone.
-PK_HD NodeShape<float> node_shape(float step, float inverse, const KdeNodes& nodes, int& shift) {
+PK_HD NodeShape<float> node_shape(float lo, float hi, float step, float inverse, const KdeNodes& nodes, int& shift) {
   double eta = static_cast<double>(step) * static_cast<double>(inverse) / kBaseTwo;
   double length = static_cast<double>(step);
   shift = 0;
   while (shift < nodes.largest_shift && 2 * eta <= kWidestNodes) eta *= 2, length *= 2, ++shift;
-  if (!nodes.usable || !(eta > kWidestNodes / 2 && eta <= kWidestNodes)) {
+  const double offset = static_cast<double>(larger(magnitude(lo), magnitude(hi))) * static_cast<double>(inverse);
+  const bool near_zero = offset <= kFarthestRange * kBaseTwo;
+  const bool invertible = length >= static_cast<double>(kSmallestBandwidth);  // as a float
+  if (!nodes.usable || !near_zero || !invertible || !(eta > kWidestNodes / 2 && eta <= kWidestNodes)) {
     shift = -1;
     return {};
   }

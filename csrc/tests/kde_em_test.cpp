@@ -275,7 +275,7 @@ void store_lanes(float* to, Counted value) { ++Counted::operations, *to = value.
 int64_t operations_by_nodes(const std::vector<float>& members, int64_t num_members, int64_t grid_points, float step) {
   const KdeNodes nodes = make_kde_nodes(1.0, num_members, grid_points);
   int shift;
-  const NodeShape<float> shape = node_shape(step, static_cast<float>(kBaseTwo), nodes, shift);
+  const NodeShape<float> shape = node_shape(0.0f, 15.0f, step, static_cast<float>(kBaseTwo), nodes, shift);
   expect(shift == 3, "there are eight grid points between two nodes", "operations_by_nodes");
   const NodeShape<Counted> counted_shape{{shape.inverse},    {shape.inverse_rest}, {shape.kappa},
                                          {shape.kappa_rest}, {shape.farthest},     {shape.place}};

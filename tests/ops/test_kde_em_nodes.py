@@ -107,6 +107,32 @@ def test_the_score_error_is_within_its_bound(window_ratio: float, kind: str) -> 
             assert np.abs(scores - exact_scores(case)).max() <= bound
 
 
+@pytest.mark.parametrize(
+    ("start", "bandwidth", "serves"),
+    [
+        (16300.0, 1.0, True), (-16380.0, 1.0, True), (16390.0, 1.0, False), (-16390.0, 1.0, False),
+        (16370.0, 1.0, False),  # its other end
+        (2.0**27, 1.0, False), (1.0, 3.7e-9, False), (2.0**126, 2.0**100, False),  # floats are further apart than nodes
+        (0.0, 2.0**-126, False), (0.0, 2.2e-38, False), (0.0, 5.8e-38, False),  # a node's inverse is no float
+        (0.0, 6e-38, True), (0.0, 2.0**100, True),
+    ],
+)  # fmt: skip
+def test_nodes_serve_where_floats_can_tell_places_apart(start: float, bandwidth: float, serves: bool) -> None:
+    """And elsewhere scores are direct: by nodes a member would be at another place, its score wrong by up to w_max."""
+    grid_points, b = 128, np.full(8, bandwidth, np.float32)
+    lo = np.full(8, start, np.float32)
+    hi = np.maximum(lo + np.float32(127 * 0.2) * b, np.nextafter(lo, np.float32(np.inf)))
+    b = np.maximum(b, (hi - lo) / np.float32(127 * 0.25))  # the next float may be further away
+    theta = np.stack([lo + (hi - lo) * np.linspace(0, 1, 8, dtype=np.float32)] * 3)
+    case = Case(*(torch.from_numpy(x) for x in (theta, lo, hi, b)), 1.0, grid_points)
+    shift, totals = by_nodes(case)
+    assert ((shift >= 0) == serves).all()
+    assert_the_twins_draws(case, 100.0, 0, 0)
+    exact = exact_scores(case) if serves else case.reference().numpy()
+    error = np.abs(totals.astype(np.float64) * (kde_peak(1.0) / 3) - exact).max()
+    assert error <= case.score_error()
+
+
 def test_the_bound_is_below_a_millionth_at_the_usual_setting() -> None:
     accuracy = kde_em_accuracy(50, multiplier=65.0, window_ratio=1.0, grid_points=256)
     assert accuracy.score_error < 1e-6
@@ -175,9 +201,8 @@ def test_no_member_leads_to_denormals(
     theta, *ends = (x.numpy() for x in (case.theta, case.lo, case.hi, case.bandwidth))
     theta = np.where(np.abs(theta) < 1e-30, np.float32(0), theta)  # a member that is one itself
     plan = nodes_mirror.plan(window_ratio, num_members, grid_points)
-    step = (ends[1] - ends[0]) / np.float32(grid_points - 1)
     with np.errstate(under="raise"):
-        nodes_mirror.scores_of(plan, theta, ends[0], step, ends[2], grid_points)
+        nodes_mirror.scores_of(plan, theta, *ends, grid_points)
 
 
 @pytest.mark.parametrize("window_ratio", [1.0, 2.0])

@@ -23,7 +23,8 @@
 //            With fixed_work, one uniform chooses among all R scores. They come from sums over the members at nodes, a
 //            power of two of grid points and 0.13 to 0.26 bandwidths apart (csrc/core/kde_nodes.h). Where these do not
 //            serve (window_ratio > 2, R < 65, M > 8192, grid points further apart than 0.26 bandwidths, a range of
-//            fewer than about eight), each score is computed by itself, in O(M R). The two draws differ; their laws are
+//            fewer than about eight, a grid 16,384 bandwidths from zero, nodes closer than 2^-126), which depends on
+//            nothing else, each score is computed by itself, in O(M R). The two draws differ; their laws are
 //            both within Accuracy and Resolution of the one above, and so within twice that of each other.
 // Randomness ChaCha20(key; ., attempt) at addresses of the element's own (csrc/core/chacha20.h): 128 bits a trial,
 //            the first in the spread layout under kPurposeKdeEmTrial (word 0 and 1 in the next byte), four to a
