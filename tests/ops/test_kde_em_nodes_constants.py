@@ -15,7 +15,7 @@ from tests.support import kde_nodes_mirror as mirror
 Doubles = npt.NDArray[np.float64]
 UNIT = 2.0**-24
 WINDOWS = [1e-6, 0.3, 0.7, 1.0, 1.5, 2.0]
-SPACINGS = np.linspace(0.130001, 0.26, 8)  # of nodes, in bandwidths
+SPACINGS = np.linspace(0.125001, 0.26, 8)  # of nodes, in bandwidths
 MOST_HALVINGS = 9  # 65,536 grid points, every second one from the taps
 POINTS = 15  # half a node apart, enough for whatever is interpolated around their middle
 

@@ -11,18 +11,19 @@ import numpy.typing as npt
 from tests.support import kde_em_mirror as direct
 from tests.support.kde_em_mirror import Floats
 
-WIDEST, FEWEST_INTERVALS, FARTHEST = 0.26, 64, 16384.0
+CLOSEST, WIDEST, FEWEST_INTERVALS, FARTHEST = 0.125, 0.26, 64, 16384.0
+MIDDLE, HALF_RANGE = (WIDEST + CLOSEST) / 2, (WIDEST - CLOSEST) / 2
 _F = np.float32
 _INNER, _OUTER, _SPAN = 2, 4, 22
 _GROUP = 2 * _SPAN + 1
-_AT_ONCE, _BETWEEN, _EXTRA, _DEGREE = 8, 32, 4, 16
+_AT_ONCE, _BETWEEN, _EXTRA, _DEGREE = 8, 32, 4, 18
 _BASE_TWO = 0.84932180028801904272
 _PI, _LN2 = 3.14159265358979323846, 0.69314718055994530942
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is the same for all elements of a call; taps [2 reach + 2, 17]."""
+    """What is the same for all elements of a call; taps [2 reach + 2, 19]."""
 
     usable: bool
     largest_shift: int
@@ -41,12 +42,12 @@ def plan(window_ratio: float, num_members: int, grid_points: int) -> Plan:
     half, shift = window_ratio / 2, 0
     while (grid_points - 1) >> (shift + 1) >= FEWEST_INTERVALS - 1:
         shift += 1
-    reach = int(half / (WIDEST / 2) + 5.25)
+    reach = int(half / CLOSEST + 5.25)
     points = _DEGREE + 1
     taps = np.empty((2 * reach + 2, points), np.float32)
     for tap in range(len(taps)):
         value = [
-            tap_of(0.5 * tap, WIDEST * (0.75 + 0.25 * math.cos(_PI * (i + 0.5) / points)), half) for i in range(points)
+            tap_of(0.5 * tap, MIDDLE + HALF_RANGE * math.cos(_PI * (i + 0.5) / points), half) for i in range(points)
         ]
         for k in range(points):
             total = 0.0
@@ -95,7 +96,7 @@ def shifts(
         eta, shift = np.where(more, 2 * eta, eta), shift + more
     offset = np.maximum(np.abs(lo), np.abs(hi)).astype(np.float64) * inverse.astype(np.float64)
     length = step.astype(np.float64) * 2.0**shift
-    serves = plan.usable & (eta > WIDEST / 2) & (eta <= WIDEST)
+    serves = plan.usable & (eta > CLOSEST) & (eta <= WIDEST)
     serves &= (offset <= FARTHEST * _BASE_TWO) & (length >= 2.0**-126)
     return np.where(serves, shift, -1), eta
 
@@ -111,7 +112,7 @@ def _shape(step: Floats, shift: int, eta: npt.NDArray[np.float64]) -> _Shape:
         cut,
         (kappa - cut.astype(np.float64)).astype(np.float32),
         ((_SPAN + 6.0 / eta) * length).astype(np.float32),
-        (eta * (8 / WIDEST / 2) - 3).astype(np.float32),
+        ((eta - MIDDLE) / HALF_RANGE).astype(np.float32),
     )
 
 
