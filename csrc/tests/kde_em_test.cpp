@@ -293,6 +293,15 @@ int64_t operations_by_nodes(const std::vector<float>& members, int64_t num_membe
   return Counted::operations;
 }
 
+// Up to where the nodes serve, as privkernels.ops.kde_em_accuracy has it too.
+void check_limits() {
+  expect(make_kde_nodes(2.0, 8192, 65).usable, "the nodes serve up to their limits", "check_limits");
+  expect(!make_kde_nodes(2.0, 8193, 65).usable, "but not more members", "check_limits");
+  expect(!make_kde_nodes(2.0, 8192, 64).usable, "nor fewer points", "check_limits");
+  expect(!make_kde_nodes(2.0001, 8192, 65).usable, "nor a wider window", "check_limits");
+  expect(make_kde_nodes(2.0, 2, 65).reach == kMostReach, "their taps fit", "check_limits");
+}
+
 // The work is the same wherever the members are.
 void check_fixed_work() {
   const int64_t expected = operations_by_nodes({0.0f}, 37, 600, 0.025f);
@@ -327,6 +336,7 @@ int main() {
   privkernels::check_failures();
   privkernels::check_hats();
   privkernels::check_no_denormals();
+  privkernels::check_limits();
   privkernels::check_fixed_work();
   return privkernels::verdict();
 }

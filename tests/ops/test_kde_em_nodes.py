@@ -133,6 +133,21 @@ def test_nodes_serve_where_floats_can_tell_places_apart(start: float, bandwidth:
     assert error <= case.score_error()
 
 
+@pytest.mark.parametrize(
+    ("grid_points", "window_ratio", "serves"), [(64, 1.0, False), (65, 1.0, True), (65, 2.0, True), (65, 2.001, False)]
+)
+def test_how_many_points_and_which_window_nodes_serve(grid_points: int, window_ratio: float, serves: bool) -> None:
+    """kde_em_accuracy counts their error there; direct scores differ enough from theirs for other draws."""
+    num_members = 3
+    case = node_case(num_members, grid_points, window_ratio, 0.2, "normal", 2, size=40)
+    shift, totals = by_nodes(case)
+    assert ((shift >= 0) == serves).all()
+    assert_the_twins_draws(case, 1e8, 3, 0)
+    exact = exact_scores(case) if serves else case.reference().numpy()
+    error = np.abs(totals.astype(np.float64) * (kde_peak(window_ratio) / num_members) - exact).max()
+    assert error <= case.score_error()
+
+
 @pytest.mark.parametrize("grid_points", [128, 256, 512, 65536])
 def test_nodes_serve_a_range_of_eight_bandwidths(grid_points: int) -> None:
     """What publishing takes unless told otherwise; direct scores would cost ten times as much."""
