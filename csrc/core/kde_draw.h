@@ -147,7 +147,7 @@ PK_HD int32_t kde_draw_by_envelope(const KdeElement& in, const KdeKernel& kernel
 PK_HD bool kde_scores_by_nodes(const KdeElement& in, const KdeNodes& nodes, float* scores, float* sums, float* levels,
                                int64_t stride, float& best) {
   int shift;
-  const NodeShape<float> shape = node_shape(in.step, in.inverse, nodes, shift);
+  const NodeShape<float> shape = node_shape(in.lo, in.hi, in.step, in.inverse, nodes, shift);
   if (shift < 0) return false;
   const int64_t grid_points = in.args.grid_points;
   const auto member = [&](int64_t i) { return KdeElement::member(in, i); };

@@ -1,6 +1,6 @@
 // kde_em's scores of all grid points from sums at nodes, in work that does not depend on the members.
 //
-// With nodes c = 2^shift grid points apart, eta = H / b bandwidths in (kWidestNodes / 2, kWidestNodes], and lengths in
+// With nodes c = 2^shift grid points apart, eta = H / b bandwidths in (kClosestNodes, kWidestNodes], and lengths in
 // nodes: K is the window of half width w = h / eta, smoothed by a normal curve of variance 1 / eta^2. A variance of 1
 // goes into the taps, the rest into the curve g(x) = 2^(-kappa x^2), 1 / (2 kappa ln 2) = 1 / eta^2 - 1,
 // which is what is summed over the members at the nodes. Then, at any y,
@@ -29,11 +29,12 @@ constexpr int kSpanNodes = 2 * kSpan + 1;
 constexpr int kAtOnce = 8;                 // members that are added up before their sum is added to a node's
 constexpr int kMembersBetween = 32;        // and how many before that is added to the whole
 constexpr double kWidestNodes = 0.26;      // bandwidths
+constexpr double kClosestNodes = 0.125;    // 255 points over eight bandwidths, four to a node, are served
 constexpr int kFewestIntervals = 64;       // nodes are closer where the range has fewer: each halving rounds once more
 constexpr double kTapReach = 5.25;         // nodes beyond the window's edge where taps end: Phi(-5.25) = 8e-8
-constexpr int kMostReach = 12;             // of them, for a window of two bandwidths
+constexpr int kMostReach = 13;             // of them, for a window of two bandwidths
 constexpr int kTaps = 2 * kMostReach + 2;  // at multiples of half a node
-constexpr int kTapDegree = 16;
+constexpr int kTapDegree = 18;
 constexpr int kExtra = 4;              // points beyond the ends that each interpolation needs of the one before
 constexpr double kNodeCut = 6.0;       // bandwidths; members further from a group's nodes are counted as there
 constexpr float kNodeScale = 0x1p86f;  // keeps all sums, 2^-210 ... 2^38 of a member, within float
@@ -41,13 +42,19 @@ constexpr float kNodeUnscale = 0x1p-86f;
 constexpr float kLeastNode = 0x1p30f;  // 2^-56 of a member, so that no product is denormal
 constexpr int64_t kMostNodeMembers = 8192;
 constexpr double kWidestNodeWindow = 2.0;
+// Ends of the range, in bandwidths from zero: floats there are far closer than kNodeCut, so that a member is not moved
+// to another place when it is cut to it.
+constexpr double kFarthestRange = 16384.0;
+
+constexpr double kMiddleNodes = (kWidestNodes + kClosestNodes) / 2;
+constexpr double kHalfNodeRange = (kWidestNodes - kClosestNodes) / 2;
 
 // What is the same for every element of a call; host only, in double.
 struct KdeNodes {
   int usable;                         // whether M, R and the window allow it
   int largest_shift;                  // log2 of the largest number of grid points between two nodes
   int reach;                          // taps lie at up to reach + 1/2 nodes
-  float taps[kTaps][kTapDegree + 1];  // Chebyshev coefficients in eta, from kWidestNodes / 2 to kWidestNodes
+  float taps[kTaps][kTapDegree + 1];  // Chebyshev coefficients in eta, from kClosestNodes to kWidestNodes
 };
 
 static inline double node_tap(double at, double eta, double half, double peak) {
@@ -64,14 +71,14 @@ static inline KdeNodes make_kde_nodes(double window_ratio, int64_t num_members, 
   nodes.usable = window_ratio <= kWidestNodeWindow && num_members <= kMostNodeMembers && grid_points > kFewestIntervals;
   if (!nodes.usable) return nodes;
   while (((grid_points - 1) >> (nodes.largest_shift + 1)) >= kFewestIntervals - 1) ++nodes.largest_shift;
-  nodes.reach = static_cast<int>(half / (kWidestNodes / 2) + kTapReach);
+  nodes.reach = static_cast<int>(half / kClosestNodes + kTapReach);
   const double peak = std::erf(half / std::sqrt(2.0));
   constexpr int kPoints = kTapDegree + 1;
   for (int tap = 0; tap < 2 * nodes.reach + 2; ++tap) {
     double value[kPoints];
     for (int i = 0; i < kPoints; ++i) {
       const double z = std::cos(3.14159265358979323846 * (i + 0.5) / kPoints);
-      value[i] = node_tap(0.5 * tap, kWidestNodes * (0.75 + 0.25 * z), half, peak);
+      value[i] = node_tap(0.5 * tap, kMiddleNodes + kHalfNodeRange * z, half, peak);
     }
     for (int k = 0; k < kPoints; ++k) {
       double sum = 0;
@@ -89,16 +96,19 @@ struct NodeShape {
   F inverse_rest;  // of the whole, relative to it
   F kappa, kappa_rest;
   F farthest;  // in units of length, from the middle of a group
-  F place;     // of eta between kWidestNodes / 2 (-1) and kWidestNodes (1)
+  F place;     // of eta between kClosestNodes (-1) and kWidestNodes (1)
 };
 
 // shift is -1 where the nodes cannot serve the element. Public numbers alone.
-PK_HD NodeShape<float> node_shape(float step, float inverse, const KdeNodes& nodes, int& shift) {
+PK_HD NodeShape<float> node_shape(float lo, float hi, float step, float inverse, const KdeNodes& nodes, int& shift) {
   double eta = static_cast<double>(step) * static_cast<double>(inverse) / kBaseTwo;
   double length = static_cast<double>(step);
   shift = 0;
   while (shift < nodes.largest_shift && 2 * eta <= kWidestNodes) eta *= 2, length *= 2, ++shift;
-  if (!nodes.usable || !(eta > kWidestNodes / 2 && eta <= kWidestNodes)) {
+  const double offset = static_cast<double>(larger(magnitude(lo), magnitude(hi))) * static_cast<double>(inverse);
+  const bool near_zero = offset <= kFarthestRange * kBaseTwo;
+  const bool invertible = length >= static_cast<double>(kSmallestBandwidth);  // as a float
+  if (!nodes.usable || !near_zero || !invertible || !(eta > kClosestNodes && eta <= kWidestNodes)) {
     shift = -1;
     return {};
   }
@@ -110,7 +120,7 @@ PK_HD NodeShape<float> node_shape(float step, float inverse, const KdeNodes& nod
   shape.kappa = from_bits((to_bits(single) + 0x8000u) & 0xffff0000u, single);
   shape.kappa_rest = static_cast<float>(kappa - static_cast<double>(shape.kappa));
   shape.farthest = static_cast<float>((kSpan + kNodeCut / eta) * length);
-  shape.place = static_cast<float>(eta * (8 / kWidestNodes / 2) - 3);
+  shape.place = static_cast<float>((eta - kMiddleNodes) / kHalfNodeRange);
   return shape;
 }
 

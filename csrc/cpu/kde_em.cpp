@@ -232,7 +232,7 @@ void draw_fixed(Draws& draws) {
   for (int at = 0; at < draws.tile.count; at += kLanes) {
     const Tile& tile = draws.tile;
     const Columns columns = tile.columns(at / kLanes);
-    const NodeVector vector = node_vector(draws.plan, tile.lo + at, tile.step + at, tile.inverse + at);
+    const NodeVector vector = node_vector(draws.plan, tile, at);
     uint64_t elements[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) elements[lane] = draws.element(at + lane);
     bool done[kLanes] = {};

@@ -17,11 +17,13 @@ struct NodeVector {
   float lo[kLanes], step[kLanes];
 };
 
-NodeVector node_vector(const KdeEmPlan& plan, const float* lo, const float* step, const float* inverse) {
+NodeVector node_vector(const KdeEmPlan& plan, const Tile& tile, int at) {
   NodeVector vector;
   for (int lane = 0; lane < kLanes; ++lane) {
-    vector.lo[lane] = lo[lane], vector.step[lane] = step[lane];
-    vector.shape[lane] = node_shape(step[lane], inverse[lane], plan.nodes, vector.shift[lane]);
+    const int i = at + lane;
+    vector.lo[lane] = tile.lo[i], vector.step[lane] = tile.step[i];
+    vector.shape[lane] =
+        node_shape(tile.lo[i], tile.hi[i], tile.step[i], tile.inverse[i], plan.nodes, vector.shift[lane]);
   }
   return vector;
 }

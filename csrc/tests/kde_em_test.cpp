@@ -275,7 +275,7 @@ void store_lanes(float* to, Counted value) { ++Counted::operations, *to = value.
 int64_t operations_by_nodes(const std::vector<float>& members, int64_t num_members, int64_t grid_points, float step) {
   const KdeNodes nodes = make_kde_nodes(1.0, num_members, grid_points);
   int shift;
-  const NodeShape<float> shape = node_shape(step, static_cast<float>(kBaseTwo), nodes, shift);
+  const NodeShape<float> shape = node_shape(0.0f, 15.0f, step, static_cast<float>(kBaseTwo), nodes, shift);
   expect(shift == 3, "there are eight grid points between two nodes", "operations_by_nodes");
   const NodeShape<Counted> counted_shape{{shape.inverse},    {shape.inverse_rest}, {shape.kappa},
                                          {shape.kappa_rest}, {shape.farthest},     {shape.place}};
@@ -291,6 +291,15 @@ int64_t operations_by_nodes(const std::vector<float>& members, int64_t num_membe
   sum_nodes(num_members, member, middle, counted_shape, count, sums.data(), 1);
   spread_nodes(nodes, counted_shape, shift, grid_points, sums.data(), scores.data(), levels.data(), 1);
   return Counted::operations;
+}
+
+// Up to where the nodes serve, as privkernels.ops.kde_em_accuracy has it too.
+void check_limits() {
+  expect(make_kde_nodes(2.0, 8192, 65).usable, "the nodes serve up to their limits", "check_limits");
+  expect(!make_kde_nodes(2.0, 8193, 65).usable, "but not more members", "check_limits");
+  expect(!make_kde_nodes(2.0, 8192, 64).usable, "nor fewer points", "check_limits");
+  expect(!make_kde_nodes(2.0001, 8192, 65).usable, "nor a wider window", "check_limits");
+  expect(make_kde_nodes(2.0, 2, 65).reach == kMostReach, "their taps fit", "check_limits");
 }
 
 // The work is the same wherever the members are.
@@ -327,6 +336,7 @@ int main() {
   privkernels::check_failures();
   privkernels::check_hats();
   privkernels::check_no_denormals();
+  privkernels::check_limits();
   privkernels::check_fixed_work();
   return privkernels::verdict();
 }

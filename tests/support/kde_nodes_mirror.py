@@ -11,18 +11,19 @@ import numpy.typing as npt
 from tests.support import kde_em_mirror as direct
 from tests.support.kde_em_mirror import Floats
 
-WIDEST, FEWEST_INTERVALS = 0.26, 64
+CLOSEST, WIDEST, FEWEST_INTERVALS, FARTHEST = 0.125, 0.26, 64, 16384.0
+MIDDLE, HALF_RANGE = (WIDEST + CLOSEST) / 2, (WIDEST - CLOSEST) / 2
 _F = np.float32
 _INNER, _OUTER, _SPAN = 2, 4, 22
 _GROUP = 2 * _SPAN + 1
-_AT_ONCE, _BETWEEN, _EXTRA, _DEGREE = 8, 32, 4, 16
+_AT_ONCE, _BETWEEN, _EXTRA, _DEGREE = 8, 32, 4, 18
 _BASE_TWO = 0.84932180028801904272
 _PI, _LN2 = 3.14159265358979323846, 0.69314718055994530942
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is the same for all elements of a call; taps [2 reach + 2, 17]."""
+    """What is the same for all elements of a call; taps [2 reach + 2, 19]."""
 
     usable: bool
     largest_shift: int
@@ -41,12 +42,12 @@ def plan(window_ratio: float, num_members: int, grid_points: int) -> Plan:
     half, shift = window_ratio / 2, 0
     while (grid_points - 1) >> (shift + 1) >= FEWEST_INTERVALS - 1:
         shift += 1
-    reach = int(half / (WIDEST / 2) + 5.25)
+    reach = int(half / CLOSEST + 5.25)
     points = _DEGREE + 1
     taps = np.empty((2 * reach + 2, points), np.float32)
     for tap in range(len(taps)):
         value = [
-            tap_of(0.5 * tap, WIDEST * (0.75 + 0.25 * math.cos(_PI * (i + 0.5) / points)), half) for i in range(points)
+            tap_of(0.5 * tap, MIDDLE + HALF_RANGE * math.cos(_PI * (i + 0.5) / points), half) for i in range(points)
         ]
         for k in range(points):
             total = 0.0
@@ -84,14 +85,19 @@ class _Shape:
     place: Floats
 
 
-def shifts(plan: Plan, step: Floats, inverse: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def shifts(
+    plan: Plan, lo: Floats, hi: Floats, step: Floats, inverse: Floats
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """log2 of the number of grid points between two nodes, -1 where they do not serve, and the spacing eta; [N]."""
     eta = step.astype(np.float64) * inverse.astype(np.float64) / _BASE_TWO
     shift = np.zeros(len(step), np.int64)
     for _ in range(plan.largest_shift):
         more = 2 * eta <= WIDEST
         eta, shift = np.where(more, 2 * eta, eta), shift + more
-    serves = plan.usable & (eta > WIDEST / 2) & (eta <= WIDEST)
+    offset = np.maximum(np.abs(lo), np.abs(hi)).astype(np.float64) * inverse.astype(np.float64)
+    length = step.astype(np.float64) * 2.0**shift
+    serves = plan.usable & (eta > CLOSEST) & (eta <= WIDEST)
+    serves &= (offset <= FARTHEST * _BASE_TWO) & (length >= 2.0**-126)
     return np.where(serves, shift, -1), eta
 
 
@@ -106,7 +112,7 @@ def _shape(step: Floats, shift: int, eta: npt.NDArray[np.float64]) -> _Shape:
         cut,
         (kappa - cut.astype(np.float64)).astype(np.float32),
         ((_SPAN + 6.0 / eta) * length).astype(np.float32),
-        (eta * (8 / WIDEST / 2) - 3).astype(np.float32),
+        ((eta - MIDDLE) / HALF_RANGE).astype(np.float32),
     )
 
 
@@ -119,7 +125,7 @@ def _parts(high: Floats, low: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     return f * _F(0.69314724), even, odd, shifted
 
 
-def _power(high: Floats, low: Floats) -> tuple[Floats, Floats]:
+def power(high: Floats, low: Floats) -> tuple[Floats, Floats]:
     """2^x and 2^-x."""
     line, even, odd, shifted = _parts(high, low)
     whole = shifted.view(np.uint32) << np.uint32(23)
@@ -139,10 +145,10 @@ def _members(theta: Floats, middle: Floats, rest: Floats, shape: _Shape) -> list
     x = high + low
     slope = shape.kappa * high
     curve = (x + high) * low * shape.kappa + x * x * shape.kappa_rest
-    weight = _power(-(slope * high), -curve)[0] * _F(2.0**86)
+    weight = power(-(slope * high), -curve)[0] * _F(2.0**86)
     turn = slope + slope
     turn_low = (low * shape.kappa + x * shape.kappa_rest) * _F(2)
-    return [weight, *_power(turn, turn_low), *_power(turn * _F(5), turn_low * _F(5))]
+    return [weight, *power(turn, turn_low), *power(turn * _F(5), turn_low * _F(5))]
 
 
 def _tree(share: Floats) -> Floats:
@@ -174,7 +180,7 @@ def _node_sums(
     factor = []
     for distance in range(_SPAN + 1):
         square = _F(distance * distance)
-        factor.append(_power(-(shape.kappa * square), -(shape.kappa_rest * square))[0] * _F(2.0**-86))
+        factor.append(power(-(shape.kappa * square), -(shape.kappa_rest * square))[0] * _F(2.0**-86))
     nodes: list[Floats] = []
     for group in range(-(-count // _GROUP)):
         at = float(group * _GROUP + _SPAN - plan.beyond)
@@ -210,7 +216,7 @@ def _after_node(nodes: list[Floats], at: int, taps: list[Floats], reach: int) ->
     return total
 
 
-def _half_way(points: list[Floats], first: bool) -> Floats:
+def half_way(points: list[Floats], first: bool) -> Floats:
     a, b, c = (0.08651626, 0.09852781, 0.01201156) if first else (0.0859375, 0.09765625, 0.01171875)
     near, next_, far = (points[2 - i] + points[3 + i] for i in range(3))
     return near * _F(0.5) + (near * _F(a) - next_ * _F(b) + far * _F(c))
@@ -232,16 +238,17 @@ def _spread(plan: Plan, shape: _Shape, shift: int, grid_points: int, nodes: list
         for i in range(-_EXTRA // 2, last + _EXTRA // 2 + 1):
             finer.append(level[i + _EXTRA])
             if i < last + _EXTRA // 2:
-                finer.append(_half_way(level[i + _EXTRA - 2 : i + _EXTRA + 4], halving == 2))
+                finer.append(half_way(level[i + _EXTRA - 2 : i + _EXTRA + 4], halving == 2))
         level = finer
     return np.stack(level[_EXTRA : _EXTRA + grid_points], 1)
 
 
 def scores_of(
-    settings: Plan, theta: Floats, lo: Floats, step: Floats, bandwidth: Floats, grid_points: int
+    settings: Plan, theta: Floats, lo: Floats, hi: Floats, bandwidth: Floats, grid_points: int
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """Shift [N], and where it is not negative the sums of K / w_max [N, R]; nothing of use elsewhere."""
-    shift, eta = shifts(settings, step, _F(_BASE_TWO) / bandwidth)
+    step = (hi - lo) / _F(grid_points - 1)
+    shift, eta = shifts(settings, lo, hi, step, _F(_BASE_TWO) / bandwidth)
     total = np.zeros((len(lo), grid_points), np.float32)
     for each in np.unique(shift[shift >= 0]).tolist():
         of = shift == each
@@ -258,8 +265,7 @@ def totals(
     """What fixed work draws from: shift [N], -1 where scores are computed directly, and sums of K / w_max [N, R]."""
     with np.errstate(all="ignore"):
         settings = plan(window_ratio, len(theta), grid_points)
-        step = (hi - lo) / _F(grid_points - 1)
-        shift, total = scores_of(settings, theta, lo, step, bandwidth, grid_points)
+        shift, total = scores_of(settings, theta, lo, hi, bandwidth, grid_points)
         of = shift < 0
         total[of] = direct.totals(theta[:, of], lo[of], hi[of], bandwidth[of], window_ratio, grid_points)
         return shift, total

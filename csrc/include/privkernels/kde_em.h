@@ -14,17 +14,17 @@
 //            first member). lo <= hi, hi - lo finite, 2^-126 <= b <= 2^100, else kInvalidParameter. lo = hi
 //            is allowed: the value is then lo. On an error the outputs are unspecified.
 // Draw       Lazily, rejection sampling: an envelope of the weights (csrc/core/kde_envelope.h), built from sums over
-// the
-//            members at a few nodes, proposes a grid point, whose score alone is then computed and decides. After 9
+//            the members at a few nodes, proposes a grid point, whose score alone is then computed and decides. After 9
 //            trials without success, and where the envelope does not serve (window_ratio > 2, R < 8, M > 8192, grid
 //            points further apart than about half a bandwidth, a grid 16,000 bandwidths from zero), all R scores are
 //            computed and one uniform chooses among them. Time per element is O(M (R / c + trials)) with c as many
 //            grid points as fit into half a bandwidth, so R hardly matters.
 //            With fixed_work, one uniform chooses among all R scores. They come from sums over the members at nodes, a
-//            power of two of grid points and 0.13 to 0.26 bandwidths apart (csrc/core/kde_nodes.h). Where these do not
+//            power of two of grid points and 1/8 to 0.26 bandwidths apart (csrc/core/kde_nodes.h). Where these do not
 //            serve (window_ratio > 2, R < 65, M > 8192, grid points further apart than 0.26 bandwidths, a range of
-//            fewer than about eight), each score is computed by itself, in O(M R). The two draws differ; their laws are
-//            both within Accuracy and Resolution of the one above, and so within twice that of each other.
+//            fewer than eight to sixteen, by R, a grid 16,384 bandwidths from zero, nodes closer than 2^-126; the
+//            members have no say in it), each score is computed by itself, in O(M R). The two draws differ; their laws
+//            are both within Accuracy and Resolution of the one above, and so within twice that of each other.
 // Randomness ChaCha20(key; ., attempt) at addresses of the element's own (csrc/core/chacha20.h): 128 bits a trial,
 //            the first in the spread layout under kPurposeKdeEmTrial (word 0 and 1 in the next byte), four to a
 //            block number first_element + j under kPurposeKdeEmRetry after it; and 64 bits of block
@@ -39,10 +39,10 @@
 //            of Eq. 3 for the released float r_k. By nodes it is within
 //                e = w_max (39.9 + 1.7 window_ratio + ceil(M/32) + 4.6 max(0, halvings - 1)) u
 //            of Eq. 3 for the real number lo + k (hi - lo) / (R - 1), the step rounded to float, of which r_k is the
-//            rounding; halvings = max(0, floor(log2((R - 1) / 63)) - 1). Where both may serve, the larger e holds. The
-//            exponent, the envelope and their quotient add at most
-//            (4 B + 12) u to the log of a weight. The range of the privacy loss compares four weights (two grid points,
-//            two neighbouring data sets), so the epsilon of a draw grows by at most
+//            rounding, cut at hi; halvings = max(0, floor(log2((R - 1) / 63)) - 1). Where both may serve, the larger e
+//            holds. The exponent, the envelope and their quotient add at most (4 B + 12) u to the log of a weight. The
+//            range of the privacy loss compares four weights (two grid points, two neighbouring data sets), so the
+//            epsilon of a draw grows by at most
 //                4 multiplier e + 4 (4 B + 12) u.
 // Resolution A trial's node and its acceptance are decided by 64 - o bits each, o = max(2, floor(log2 R) - 3):
 //            total variation at most 18 (nodes + 1) 2^(o - 64), nodes <= 264. Among all scores, a weight is cut to
@@ -51,10 +51,9 @@
 //            far below 2^s it is also a small relative error of every probability, and then goes into epsilon and
 //            leaves delta alone (privkernels.ops.kde_em_accuracy has both).
 // Time       With fixed_work every element takes the same steps: time depends on M, N, R, lo, hi and bandwidth, not on
-// the
-//            members nor on what is drawn (cache and denormals of the inputs aside). Elements of a vector whose nodes
-//            lie differently many grid points apart are computed one kind after the other. Without it, an element takes
-//            as many trials as it needs.
+//            the members nor on what is drawn (cache and denormals of the inputs aside). Elements of a vector whose
+//            nodes lie differently many grid points apart are computed one kind after the other. Without it, an element
+//            takes as many trials as it needs.
 // Members    float32, float16 or bfloat16, converted exactly.
 //
 // Source departures: the window is given relative to the bandwidth, so that w_max, and with it the

@@ -403,7 +403,7 @@ def _implementation(plan: DpPgPlan, bandwidth_source: str, range_source: str) ->
         "sampling_resolution_is_in": "epsilon" if relative else "delta",
         "bandwidth_source": bandwidth_source,
         "range_source": range_source,
-        "random_bits": "ChaCha20, 128 bits per trial",
+        "random_bits": "ChaCha20, 128 bits per trial, 64 per choice among all scores",
     }
 
 

@@ -54,8 +54,9 @@ class DpPgSettings:
         constant_tensors_are_public: proven mode: the integer and boolean tensors, which are published as they
             are, do not depend on the records (for example BatchNorm's count of batches). Without this word
             nothing is proven of a model that has such tensors.
-        work: "lazy" or "fixed": whether the time of the draws may depend on the members (:func:`kde_em`); the
-            release is the same.
+        work: "lazy" or "fixed": whether the time of the draws may depend on the members (:func:`kde_em`). They draw
+            differently, from laws within the same bounds. In the paper's mode the grid is taken from the members, and
+            the time of fixed work depends on it.
     """
 
     epsilon: float
