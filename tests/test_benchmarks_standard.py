@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.papers import datasets, model_publishing, publishing_views, standard_benchmarks
+from benchmarks.papers import datasets, model_publishing, publishing_views, results, standard_benchmarks
 from privkernels.attacks import LossThreshold, Shadows
 from privkernels.audit.summary import tpr_bound
 from privkernels.data import load
@@ -96,8 +96,10 @@ def test_the_share_found_at_a_rate(rate: float, share: float) -> None:
 def test_a_file_keeps_its_other_data_sets(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     for name, figure in (("one", 1), ("two", 2), ("one", 3)):
-        standard_benchmarks._write(file, {"dataset": name, "figure": figure})
-    studies = json.loads(file.read_text(encoding="utf-8"))["studies"]
+        results.put_study(file, "toy", {"dataset": name, "figure": figure}, other=5)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (found["benchmark"], found["other"]) == ("toy", 5)
+    studies = found["studies"]
     assert [(study["dataset"], study["figure"]) for study in studies] == [("one", 3), ("two", 2)]
 
 

@@ -14,7 +14,8 @@ choosing it flatters nothing (``privkernels.audit.metrics``).
 
 Departures from the paper: perceptrons in place of its convolutional networks, and fewer records and members, so that
 it runs on a processor in minutes (``--model cifar-net`` takes the paper's); general-wb and bayes-wb at the last layer.
-SVHN needs its files in --data-root; without ``--dataset svhn`` table 2 is that of the data sets that are given.
+SVHN needs its files in --data-root; without ``--dataset svhn`` table 2 is that of the data sets that are given. A JSON
+file that is there keeps its other data sets, so that they can be run one at a time.
 """
 
 from __future__ import annotations
@@ -27,12 +28,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.papers import publishing_views as views
 from benchmarks.papers.datasets import centred
-from benchmarks.timing import machine_facts
-from privkernels import _files, data, models, workflow
+from benchmarks.papers.results import put_study
+from privkernels import data, models, workflow
 from privkernels.attacks import (
     Attack,
     BayesWhiteBox,
@@ -155,6 +154,7 @@ def study(
         "n_members": len(who.members),
         "n_nonmembers": len(who.nonmembers),
         "attacker_records": len(who.attacker),
+        "draws": draws,
         "shadows": shadows,
         "fidelity": asdict(own.fidelity),
         "rows": rows,
@@ -212,27 +212,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     small = {"members": 4, "draws": 1, "shadows": 4}
     sizes = small if options.quick else {"members": options.members, "draws": options.draws}
-    studies = []
+    everything = not options.figure and not options.table
+    wanted = [views.figure8] * (everything or 8 in options.figure)
+    wanted += [views.figure9] * (everything or 9 in options.figure)
+    wanted += [views.table2] * (everything or 2 in options.table)
     for name in options.dataset:
         setting = SETTINGS[name] if options.model is None else replace(SETTINGS[name], model=options.model)
         with tempfile.TemporaryDirectory() as scratch:
             folder = (options.folder or Path(scratch)) / name
-            studies.append(study(data.load(name, options.data_root), setting, folder, methods(options.quick), **sizes))
+            found = study(data.load(name, options.data_root), setting, folder, methods(options.quick), **sizes)
+        for view in (*wanted, views.three_numbers):
+            print("\n" + "\n".join(view(found)), flush=True)
         if options.json:
-            facts = {"quick": options.quick, "machine": machine_facts(torch.device("cpu"))}
-            _files.write_json(options.json, {"benchmark": "model_publishing", **facts, "studies": studies})
-    everything = not options.figure and not options.table
-    for found in studies:
-        for wanted, view in (
-            (8 in options.figure or everything, views.figure8),
-            (9 in options.figure or everything, views.figure9),
-            (bool(options.table) or everything, views.table2),
-            (True, views.three_numbers),
-        ):
-            if wanted:
-                print("\n" + "\n".join(view(found)))
-    if options.images:
-        views.draw(studies[0], options.images)
+            put_study(options.json, "model_publishing", found | {"quick": options.quick})
+        if options.images and name == options.dataset[0]:
+            views.draw(found, options.images)
 
 
 if __name__ == "__main__":

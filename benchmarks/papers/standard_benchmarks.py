@@ -32,8 +32,8 @@ import torch
 from torch import nn
 
 from benchmarks.papers.datasets import centred, read_records
-from benchmarks.timing import machine_facts
-from privkernels import _files, inference, models
+from benchmarks.papers.results import put_study
+from privkernels import inference, models
 from privkernels.attacks import RMIA, Attack, LiRA, LossThreshold, ShadowAttack, Shadows, train_shadows
 from privkernels.attacks.base import Array
 from privkernels.audit.intervals import auc
@@ -247,15 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = study(name, read_records(name, options.data_root), setting, cache=options.cache, **settings)
         print("\n".join(table(found)), flush=True)
         if options.json:
-            _write(options.json, found | {"quick": options.quick})
-
-
-def _write(file: Path, found: dict[str, Any]) -> None:
-    """Put one data set into the file, in the place that it had there."""
-    studies = {study["dataset"]: study for study in _files.read_json(file)["studies"]} if file.exists() else {}
-    studies[found["dataset"]] = found | {"machine": machine_facts(torch.device("cpu"))}
-    result = {"benchmark": "standard_benchmarks", "studies": list(studies.values()), "published": list(PUBLISHED)}
-    _files.write_json(file, result)
+            put_study(options.json, "standard_benchmarks", found | {"quick": options.quick}, published=list(PUBLISHED))
 
 
 if __name__ == "__main__":
