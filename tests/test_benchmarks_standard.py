@@ -15,7 +15,7 @@ from benchmarks.papers import datasets, model_publishing, publishing_views, resu
 from privkernels.attacks import LossThreshold, Shadows
 from privkernels.audit.summary import tpr_bound
 from privkernels.data import load
-from privkernels.errors import CorruptFileError, DataUnavailableError
+from privkernels.errors import CorruptFileError, DataUnavailableError, InvalidArgumentError
 from privkernels.publishing import DpPgSettings
 from privkernels.randomness import Key
 from privkernels.training import TrainingConfig
@@ -78,6 +78,12 @@ def test_networks_that_learnt_nothing_leak_nothing() -> None:
     for row in study["rows"]:
         # One target's AUC has a standard error of 0.033 under the null, the mean of four (correlated) at most that.
         assert abs(row["auc"]["mean"] - 0.5) < 4 * 0.033
+
+
+@pytest.mark.parametrize(("counts", "targets"), [((4, 7), 2), ((2,), 2), ((4,), 1), ((4, 8), 6)])
+def test_shadow_models_without_pairs_are_refused(counts: tuple[int, ...], targets: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="pair"):
+        standard_benchmarks.study("digits", DIGITS, SMALL, counts=counts, targets=targets)
 
 
 def test_overfitted_networks_leak(shadows: Shadows) -> None:

@@ -104,6 +104,7 @@ SETTINGS = {
 
 
 def study(
+    name: str,
     dataset: DataSet,
     setting: Setting,
     folder: Path,
@@ -148,7 +149,8 @@ def study(
             rows.append({"method": method.name, "epsilon": method.epsilon, "draw": draw, **_row(result.targets[0])})
             print(method.name, method.epsilon, f"test accuracy {rows[-1]['test_accuracy']:.3f}", flush=True)
     return {
-        "dataset": dataset.name,
+        "dataset": name,
+        "data": dataset.name,
         **asdict(setting),
         "members": members,
         "n_members": len(who.members),
@@ -220,7 +222,8 @@ def main(arguments: list[str] | None = None) -> None:
         setting = SETTINGS[name] if options.model is None else replace(SETTINGS[name], model=options.model)
         with tempfile.TemporaryDirectory() as scratch:
             folder = (options.folder or Path(scratch)) / name
-            found = study(data.load(name, options.data_root), setting, folder, methods(options.quick), **sizes)
+            loaded = data.load(name, options.data_root)
+            found = study(name, loaded, setting, folder, methods(options.quick), **sizes)
         for view in (*wanted, views.three_numbers):
             print("\n" + "\n".join(view(found)), flush=True)
         if options.json:

@@ -1,8 +1,8 @@
 """One experiment of model_publishing as the paper's figures 8 and 9 and table 2, and beside its claims.
 
-Every method and budget was published several times. A figure is the mean over these draws; an interval is the mean of
-the draws' 95 % intervals, which is no narrower than one of the mean itself needs to be, as an average varies no more
-than what it is made of.
+Every method and budget was published several times. A figure is the mean over these draws. Its interval, the mean of
+the draws' 95 % intervals, is about other records: the mean of draws varies with them no more than one draw does. It is
+not about other draws.
 """
 
 from __future__ import annotations
@@ -128,9 +128,14 @@ def draw(study: Study, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picture = Figure(figsize=(9, 4), layout="constrained")
     _draw_figure8(picture.subplots(), study)
+    picture.legend(loc="outside lower center", ncols=3, fontsize=8)
     picture.savefig(folder / "figure8.png", dpi=110)
     picture = Figure(figsize=(9, 4), layout="constrained")
-    _draw_figure9(picture.subplots(1, 2, sharey=True), study)
+    axes = picture.subplots(1, 2, sharey=True)
+    _draw_figure9(axes, study)
+    handles = axes[0].get_legend_handles_labels()
+    title = "attacks (dotted: on the unprotected member)"
+    picture.legend(*handles, loc="outside lower center", ncols=4, fontsize=8, title=title, title_fontsize=8)
     picture.savefig(folder / "figure9.png", dpi=110)
 
 
@@ -153,7 +158,6 @@ def _draw_figure8(ax: Any, study: Study) -> None:
     ax.set_xlabel("class")
     ax.set_ylabel("attack accuracy (%), 95 % interval")
     ax.set_title(f"Black-box attack within each class, {study['dataset']} (50 % is guessing)")
-    ax.legend(fontsize=8)
 
 
 def _draw_figure9(axes: Any, study: Study) -> None:
@@ -170,12 +174,13 @@ def _draw_figure9(axes: Any, study: Study) -> None:
             plain = mean(found[UNPROTECTED], attack, "accuracy")
             if plain is not None:
                 ax.axhline(100 * plain[0], color=color, linestyle=":", linewidth=1)
+        accuracies = [100 * statistics.mean(row["test_accuracy"] for row in rows) for rows in points]
+        ax.plot([rows[0]["epsilon"] for rows in points], accuracies, "x--", color="gray", label="test accuracy")
         ax.axhline(50, color="black", linewidth=0.8)
         ax.set_xscale("log")
         ax.set_xlabel("ε of a parameter, as the paper counts" if mode == "paper" else "proven ε of a training record")
         ax.set_title(f"DP-PG, {mode} mode, {study['dataset']}")
-    axes[0].set_ylabel("attack accuracy (%), 95 % interval")
-    axes[0].legend(fontsize=8, title="dotted: unprotected", title_fontsize=8)
+    axes[0].set_ylabel("accuracy (%), 95 % interval")
 
 
 def _mean(figures: list[list[float] | None]) -> Limits | None:

@@ -39,6 +39,7 @@ from privkernels.attacks.base import Array
 from privkernels.audit.intervals import auc
 from privkernels.audit.metrics import allowed_false_positives, tpr_at_fpr
 from privkernels.data import Records
+from privkernels.errors import InvalidArgumentError
 from privkernels.randomness import Key
 from privkernels.training import TrainingConfig
 
@@ -124,7 +125,12 @@ def study(
     targets: int = TARGETS,
     cache: Path | None = None,
 ) -> dict[str, Any]:
-    """All attacks on one data set."""
+    """All attacks on one data set; raises InvalidArgumentError for counts that do not come in pairs."""
+    if any(count < 4 or count % 2 for count in counts) or not 2 <= targets <= max(counts) // 2 + 1:
+        raise InvalidArgumentError(
+            "shadow models come in pairs, at least two of them, and 2 or more targets each need a pair of their own: "
+            f"not {list(counts)} shadow models and {targets} targets"
+        )
     key = Key.from_seed(0).derive(f"standard benchmarks/{name}")
     order = torch.randperm(len(records), generator=key.generator("pool"))
     pool = records.subset(order[: setting.pool])
@@ -235,12 +241,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--dataset", nargs="+", choices=list(SETTINGS), default=[s for s in SETTINGS if s != "digits"])
+    parser.add_argument("--shadows", type=int, nargs="+", default=COUNTS, help="shadow models of the attacker, even")
+    parser.add_argument("--targets", type=int, default=TARGETS, help="at most half of the networks trained")
     parser.add_argument("--cache", type=Path, help="keep the networks here; rerun to continue")
     parser.add_argument("--quick", action="store_true", help="a small pool and few networks: figures mean nothing")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     for name in options.dataset:
-        setting, settings = SETTINGS[name], {"counts": COUNTS, "targets": TARGETS}
+        setting, settings = SETTINGS[name], {"counts": options.shadows, "targets": options.targets}
         if options.quick:
             config = replace(setting.config, epochs=max(1, setting.config.epochs // 3))
             setting, settings = replace(setting, pool=1000, config=config), {"counts": (4, 8), "targets": 2}
