@@ -10,51 +10,25 @@ overfitted. The attacker has 6,000 records of their own.
 from __future__ import annotations
 
 import argparse
-import gzip
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.papers.datasets import read_adult
 from benchmarks.timing import machine_facts
 from privkernels import _files, inference, models
 from privkernels.attacks.attribute import AttributeInference, Method, attribute_leak
 from privkernels.data import Records
-from privkernels.errors import DataUnavailableError
 from privkernels.randomness import Key
 from privkernels.training import TrainingConfig, fit_stacked
 
-# Column numbers in the publisher's file; the weight, the country and the education's second code are left out.
-NUMBERS = {"age": 0, "education": 4, "capital gain": 10, "capital loss": 11, "hours": 12}
-CATEGORIES = {"work": 1, "marital status": 5, "occupation": 6, "relationship": 7, "race": 8, "sex": 9}
-INCOME = 14
 ATTRIBUTES = ("marital status", "sex")
 METHODS: tuple[Method, ...] = ("prior", "conditional", "confidence")
 ATTACKER = 6000
-
-
-def read_adult(root: Path) -> tuple[Records, dict[str, list[int]]]:
-    """All records of adult.data, standardised and one-hot encoded, and the columns of each category."""
-    file = next((path for path in (root / "adult.data.gz", root / "adult" / "adult.data.gz") if path.exists()), None)
-    if file is None:
-        raise DataUnavailableError(f"there is no adult.data.gz in {root} or its folder adult")
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        table = np.array([line.strip().split(", ") for line in lines if line.strip()])
-    numbers = table[:, list(NUMBERS.values())].astype(np.float64)
-    parts = [(numbers - numbers.mean(axis=0)) / numbers.std(axis=0)]
-    columns: dict[str, list[int]] = {}
-    width = len(NUMBERS)
-    for name, number in CATEGORIES.items():
-        values = np.unique(table[:, number])
-        parts.append((table[:, [number]] == values).astype(np.float64))
-        columns[name] = list(range(width, width + len(values)))
-        width += len(values)
-    x = torch.from_numpy(np.column_stack(parts).astype(np.float32))
-    return Records(x, torch.from_numpy((table[:, INCOME] == ">50K").astype(np.int64)), 2, "adult"), columns
 
 
 def trained(records: Records, epochs: int, key: Key) -> nn.Module:

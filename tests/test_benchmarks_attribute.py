@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import attribute
+from benchmarks.papers import datasets
 from privkernels.errors import DataUnavailableError
 
 LINE = "{age}, {work}, 77516, Bachelors, 13, {status}, Sales, Husband, White, {sex}, 0, 0, 40, United-States, {income}"
@@ -35,7 +36,7 @@ def write_adult(folder: Path, n: int = 200) -> None:
 
 def test_it_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A column of one value has no standard deviation to divide by; the file has several of each.
-    monkeypatch.setattr(attribute, "NUMBERS", {"age": 0})
+    monkeypatch.setattr(datasets, "NUMBERS", {"age": 0})
     write_adult(tmp_path / "adult")
     file = tmp_path / "result.json"
     attribute.main(["--data-root", str(tmp_path), "--records", "40", "--json", str(file)])
@@ -48,9 +49,9 @@ def test_it_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_is_the_publishers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribute, "NUMBERS", {"age": 0})
+    monkeypatch.setattr(datasets, "NUMBERS", {"age": 0})
     write_adult(tmp_path / "adult", n=50)
-    records, columns = attribute.read_adult(tmp_path / "adult")
+    records, columns = datasets.read_adult(tmp_path / "adult")
     assert records.x.shape == (50, 1 + 2 + 3 + 1 + 1 + 1 + 2)
     assert columns["marital status"] == [3, 4, 5]
     for found in columns.values():
@@ -61,4 +62,4 @@ def test_the_table_is_the_publishers(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_folder_without_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataUnavailableError, match=r"adult\.data\.gz"):
-        attribute.read_adult(tmp_path)
+        datasets.read_adult(tmp_path)
