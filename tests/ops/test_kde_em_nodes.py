@@ -73,6 +73,28 @@ def test_every_bit_of_a_draw_is_that_of_the_twin(
     assert_the_twins_draws(case, factor, 2**40 + seed, seed)
 
 
+@pytest.mark.parametrize("eta", [0.1251, 0.17, 0.2599])
+@pytest.mark.parametrize(
+    ("grid_points", "window_ratio", "start"),
+    [(65, 1e-6, 0.0), (256, 1.0, -2000.0), (513, 2.0, 16000.0), (1000, 1.0, 0.5), (4097, 0.3, 15.0)],
+)
+def test_every_bit_of_a_score_is_that_of_the_twin(
+    grid_points: int, window_ratio: float, start: float, eta: float
+) -> None:
+    """Members a bandwidth apart have the same score everywhere, but for rounding: its last bits decide the draw."""
+    nodes = (grid_points - 1) / 2 ** nodes_mirror.plan(window_ratio, 2, grid_points).largest_shift
+    lo = np.float32(start) + np.linspace(0, 0.9, 16, dtype=np.float32)
+    hi = lo + np.float32(eta * nodes)
+    theta = lo[0] - 8 + np.arange(math.ceil(eta * nodes + 17), dtype=np.float32)[:, None] + np.zeros_like(lo)
+    arrays = (theta, lo, hi, np.ones_like(lo))
+    case = Case(*(torch.from_numpy(x) for x in arrays), window_ratio, grid_points)
+    shift, totals = by_nodes(case)
+    assert (shift == shift[0]).all()
+    assert shift[0] >= 0
+    assert np.ptp(totals, axis=1).max() < 2e-5
+    assert_the_twins_draws(case, 1e9 / kde_peak(window_ratio), 7, 0)
+
+
 @given(cases(), st.sampled_from([0.7, 400.0]), st.integers(0, 2**40))
 @settings(max_examples=25)
 def test_any_case_is_that_of_the_twin(case: Case, factor: float, first_element: int) -> None:
