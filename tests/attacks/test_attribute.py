@@ -128,6 +128,19 @@ def test_noise_is_not_learnt(attack: AttributeInference) -> None:
     np.testing.assert_allclose(guesses.probabilities[0], attack.prior_, atol=2e-3)
 
 
+def test_few_records_give_a_baseline_that_is_not_weak() -> None:
+    """A weak baseline flatters the attack: of 80 records, trees or a choice by chance find far less than a line."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1080, 9))
+    x[:, 0] = x[:, 1:].sum(axis=1) + rng.normal(size=1080) > 0
+    drawn = Records(torch.from_numpy(x).float(), torch.zeros(1080, dtype=torch.int64), 2, "a line")
+    own, others = drawn.subset(range(80)), drawn.subset(range(80, 1080))
+    for seed in range(3):
+        attack = AttributeInference([0], torch.tensor([0.0, 1.0]), seed=seed).fit(own)
+        # The line itself gives 0.87, logistic regression from these 80 records 0.84, trees at most 0.74.
+        assert (attack.impute(others).values == attack.true_values(others)).mean() > 0.8
+
+
 def test_confidence_follows_the_three_cases_of_csmia(attack: AttributeInference) -> None:
     # A row for each value of s, as logits of labels 0 and 1; the label is 1.
     cases = [
