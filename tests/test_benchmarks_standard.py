@@ -99,6 +99,12 @@ def test_the_share_found_at_a_rate(rate: float, share: float) -> None:
     assert standard_benchmarks.share_found(np.array([9.0, 9.0]), nonmembers, 0.001) == 0.0
 
 
+def test_equal_records_enter_the_pool_once() -> None:
+    pool = standard_benchmarks._distinct(DIGITS.subset([5, 3, 5, 5, 8, 3, 9, 7]), 4)
+    assert pool.x.equal(DIGITS.x[[5, 3, 8, 9]])
+    assert pool.y.equal(DIGITS.y[[5, 3, 8, 9]])
+
+
 def test_a_file_keeps_its_other_data_sets(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     for name, figure in (("one", 1), ("two", 2), ("one", 3)):
