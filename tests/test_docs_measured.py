@@ -97,8 +97,24 @@ def test_the_sentences_about_publications_are_true() -> None:
 
 
 def test_the_sentences_about_attacks_are_true() -> None:
-    for name, study in studies("standard_benchmarks").items():
-        most = max(row["shadows"] for row in study["rows"])
-        area = {row["attack"]: row["auc"]["mean"] for row in study["rows"] if row["shadows"] in (0, most)}
-        assert max(area, key=lambda attack: area[attack]) == "LiRA online", name
-        assert min(area, key=lambda attack: area[attack]) == "loss threshold", name
+    found = studies("standard_benchmarks")
+
+    def strongest(name: str, count: int) -> str:
+        areas = {row["auc"]["mean"]: row["attack"] for row in found[name]["rows"] if row["shadows"] == count}
+        return areas[max(areas)]
+
+    most = {name: max(row["shadows"] for row in study["rows"]) for name, study in found.items()}
+    assert {name: strongest(name, count) for name, count in most.items()} == {
+        "location-30": "LiRA online", "mnist": "LiRA online", "cifar-10": "LiRA online", "adult": "RMIA online",
+    }  # fmt: skip
+    assert {name: strongest(name, 4) for name in found} == {
+        "location-30": "LiRA online", "mnist": "LiRA imputed", "cifar-10": "RMIA online", "adult": "RMIA online",
+    }  # fmt: skip
+    for name, study in found.items():
+        rows = {(row["attack"], row["shadows"]): row for row in study["rows"]}
+        assert rows["loss threshold", 0]["tpr_at_1_percent"]["mean"] < 0.03
+        few, many = (rows["LiRA online", count]["tpr_at_0.1_percent"]["mean"] for count in (16, 64))
+        assert few < many
+        for count in {4, most[name]}:
+            online, imputed = (rows[f"LiRA {mode}", count]["auc"]["mean"] for mode in ("online", "imputed"))
+            assert imputed > online - 0.03
