@@ -118,3 +118,12 @@ def test_the_sentences_about_attacks_are_true() -> None:
         for count in {4, most[name]}:
             online, imputed = (rows[f"LiRA {mode}", count]["auc"]["mean"] for mode in ("online", "imputed"))
             assert imputed > online - 0.03
+
+
+def test_the_readme_quotes_the_page() -> None:
+    table = PAGE[PAGE.index("| cifar-10 | claimed ε [allows]") :].split("\n\n")[0]
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines() if line.startswith("| ")}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("unprotected member", "DP-PG, paper mode, ε = 0.1", "DP-PG, paper mode, ε = 1"):
+        accuracy, _, interval = rows[f"| {name}"][3].partition(" ")
+        assert f"{accuracy} % {interval}" in readme
