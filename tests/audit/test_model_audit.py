@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from privkernels.attacks import Attack, GradientNorm, LossThreshold, ShadowModelAttack
+from privkernels.attacks import Attack, GradientNorm, LiRA, LossThreshold, ShadowModelAttack
 from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries, white_box_advantage
 from privkernels.audit.plan import Clock
 from privkernels.data import Records
@@ -109,6 +109,16 @@ def test_without_shadow_models_every_attack_counts_and_the_error_is_shared(game:
     left_out = [row for row in result.plan if not row.ran]
     assert [row.attack for row in left_out] == ["shadow models"]
     assert "architecture" in left_out[0].reason
+
+
+def test_with_too_few_shadow_models_an_attack_is_left_out_with_the_reason(game: Game) -> None:
+    found = audit_models(
+        [Target("t", game.target)], [LossThreshold(), LiRA()], game.members, game.nonmembers,
+        make_model=game.make_model, config=CONFIG, n_shadows=2,
+    )  # fmt: skip
+    assert [row.ran for row in found.plan] == [True, False]
+    assert "at least 4 shadow models" in found.plan[1].reason
+    assert found.choice is None
 
 
 def test_records_from_two_sources_void_the_audit(game: Game) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from privkernels.attacks import Attack, LossThreshold, ShadowAttack, Shadows, train_shadows
+from privkernels.attacks.base import Predictor
 from privkernels.attacks.shadows import Transform
 from privkernels.audit import guards as checks
 from privkernels.audit._json import JsonFile, JsonValue
@@ -231,7 +232,10 @@ def _rehearse(
         begin = time.perf_counter()
         tried: list[ShadowScores] = []
         if reason is None:
-            reason = _try(attack, known, held_out, len(targets), clock, tried)
+            if held_out:
+                reason = _try(attack, known, held_out, len(targets), clock, tried)
+            else:
+                reason = _cannot(attack, known, targets[0].model, (members, nonmembers))
         plan.append(PlannedAttack(attack.name, reason is None, reason or "", time.perf_counter() - begin))
         if reason is None:
             scores[attack.name] = tried
@@ -263,6 +267,17 @@ def _try(
         still = seconds * (len(held_out) - position - 1 + n_targets)
         if still > clock.left():
             return f"it would take another {still:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
+    return None
+
+
+def _cannot(attack: Attack, known: Knowledge, model: Predictor, records: Sequence[Records]) -> str | None:
+    """Why an attack fails with so few shadow models or records, or None; its scores are not looked at."""
+    try:
+        fitted = fit(attack, known)
+        for part in records:
+            fitted.score(model, part)
+    except (InvalidArgumentError, TooFewRecordsError) as error:
+        return str(error)
     return None
 
 
