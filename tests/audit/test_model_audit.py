@@ -186,3 +186,16 @@ def test_canaries_bound_the_epsilon_of_the_training(game: Game) -> None:
     assert 1 < trained.epsilon <= trained.ceiling
     assert untrained.epsilon == 0
     assert ModelAudit.from_dict(result.to_dict()) == result
+
+
+def test_canaries_that_can_show_nothing_are_refused_before_the_long_work(game: Game) -> None:
+    canaries = make_canaries(game.attacker, 50, "natural", Key.from_seed(7))
+
+    def never() -> None:
+        raise AssertionError("a shadow model was about to be trained")
+
+    with pytest.raises(InvalidArgumentError, match="delta"):
+        audit_models(
+            [Target("t", game.target)], [LossThreshold()], game.members, game.nonmembers,
+            make_model=never, canaries=canaries, delta=0.5,
+        )  # fmt: skip

@@ -92,6 +92,10 @@ def test_mistakes_are_named_on_one_line(files: Path, tmp_path: Path) -> None:
     (tmp_path / "c.npz").write_bytes((files / "a.npz").read_bytes()[:1000])
     assert "is damaged" in fails(*command(files, "--members", tmp_path / "c.npz"))
     assert "go with --members as a .npz" in fails(*command(files, "--data", "digits"))
+    release = ("audit", files, "--members", files, "--data", "digits")
+    for option in (("--max-auc", 0.6), ("--max-tpr", "0.01@0.001"), ("--test", files / "a.npz"), ("--cache", tmp_path)):
+        assert f"{option[0]} go with" in fails(*release, *option), "an option that is not looked at is refused"
+    assert "--data" in fails(*command(files, "--member-records", files / "a.npz"))
     (tmp_path / "model.pt").write_bytes(b"\x80\x04pickle")
     assert "pickle" in fails("audit", tmp_path / "model.pt", *command(files)[2:])
 

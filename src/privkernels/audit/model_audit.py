@@ -171,6 +171,12 @@ def audit_models(
     if not targets:
         raise InvalidArgumentError("expected at least one target, got none")
     clock, pool = Clock(budget), _joined(members, nonmembers)
+    # Before the long work, so that canaries that can show nothing are refused at once.
+    bounds: dict[str, tuple[EpsilonBound, ...]] = {target.name: () for target in targets}
+    if canaries is not None:
+        for target in targets:
+            scores = LossThreshold().score(target.model, canaries.records)
+            bounds[target.name] = canaries.bound(scores, delta, confidence)
     progress(0, 1, "checking members and non-members")
     found = [checks.blind_baseline(members, nonmembers, seed=seed), *checks.duplicates(members, nonmembers, seed=seed)]
     progress(1, 1, "checking members and non-members")
@@ -200,10 +206,7 @@ def audit_models(
     for target, outcome in zip(targets, result.targets, strict=True):
         verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence)
         verdict = replace(verdict, white_box=_white_box(outcome, choice, ready, confidence))
-        if canaries is not None:
-            bounds = canaries.bound(LossThreshold().score(target.model, canaries.records), delta, confidence)
-            verdict = replace(verdict, epsilon=bounds)
-        verdicts.append(verdict)
+        verdicts.append(replace(verdict, epsilon=bounds[target.name]))
     return ModelAudit(
         ModelAudit.FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
         clock.elapsed(), budget, confidence, tuple(verdicts),

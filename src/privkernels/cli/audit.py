@@ -112,20 +112,20 @@ def audit(
     if not targets or members is None:
         raise InvalidArgumentError("give the models to audit, and --members")
     if data_name is not None:
+        # A threshold that is not looked at would pass whoever asked for it.
         _require_none(
             {
-                "--non-members": nonmembers,
-                "--public": public,
-                "--budget": budget,
-                "--max-tpr": max_tpr,
-                "--canaries": canaries,
+                "--non-members": nonmembers, "--public": public, "--test": test, "--classes": classes, "--cache": cache,
+                "--budget": budget, "--max-tpr": max_tpr, "--max-auc": max_auc, "--canaries": canaries,
             }
-        )
+        )  # fmt: skip
         _audit_releases(
             targets, members, (data_name, data_root, download), model, report, json_path, member_records, shadows or 8,
             max_records, unprotected,
         )  # fmt: skip
         return
+    if member_records is not None:
+        raise InvalidArgumentError("--member-records goes with --data and a folder of members")
     result = _audit_files(
         targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
         thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget), n_shadows=shadows, cache=cache,
@@ -259,7 +259,7 @@ def _seconds(budget: str | None) -> float | None:
 
 
 def _require_none(options: dict[str, object]) -> None:
-    given = sorted(name for name, value in options.items() if value)
+    given = sorted(name for name, value in options.items() if value is not None and value != [])
     if given:
         raise InvalidArgumentError(
             f"{', '.join(given)} go with --members as a .npz file, and --data with a folder of members: give one or "
