@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,32 +50,52 @@ def test_a_clock_counts_down_and_without_a_budget_never_ends() -> None:
         Clock(0)
 
 
+def each(new: int) -> float:
+    """Training in processes: 1 s a shadow."""
+    return float(new)
+
+
+def stack(new: int) -> float:
+    """Stacks of 64 small networks: 4 s each, however many are in it."""
+    return 4.0 * -(-new // 64)
+
+
 @pytest.mark.parametrize(
-    ("budget", "most", "cost", "asked"),
+    ("budget", "most", "cost", "cached", "asked"),
     [
-        # 60 % of the budget, at 1 s a shadow: 8, then 16 again from the start, then 16 more, ...
-        (100, None, 1.0, [8, 16, 32]),
-        (1, None, 1.0, [8]),
-        (1e6, 64, 1.0, [8, 16, 32, 64]),
-        (1e6, 4, 1.0, [4]),
-        (None, None, 1.0, [64]),
-        (None, 10, 1.0, [10]),
+        # 60 % of the budget: 8 show that 32 fit, and no more.
+        (100, None, each, False, [8, 32]),
+        (1, None, each, False, [8]),
+        (1e6, 64, each, False, [8, 64]),
+        (1e6, 4, each, False, [4]),
+        (None, None, each, False, [64]),
+        (None, 10, each, False, [10]),
+        # 8 at 0.5 s each let 32 fit, which show that 128 do; the cache keeps these for 256.
+        (40.1, 256, stack, False, [8, 32, 128]),
+        (40.1, 256, stack, True, [8, 32, 128, 256]),
     ],
 )
-def test_shadows_are_trained_in_steps_that_fit(
-    game: Game, monkeypatch: pytest.MonkeyPatch, budget: float | None, most: int | None, cost: float, asked: list[int]
+def test_shadows_are_trained_as_time_allows(
+    game: Game,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    budget: float | None,
+    most: int | None,
+    cost: Callable[[int], float],
+    cached: bool,
+    asked: list[int],
 ) -> None:
-    watch, seen, trained = Watch(), [], [0]
+    watch, seen = Watch(), [0]
 
-    def fake(make: Any, pool: Any, config: Any, n: int, **settings: Any) -> str:
-        watch.time += cost * (n - trained[0] if trained[0] % 16 == 0 else n)
-        trained[0] = n
+    def fake(make: Any, pool: Any, config: Any, n: int, *, cache: Path | None, **settings: Any) -> str:
+        watch.time += cost(n - seen[-1] // 64 * 64 if cache else n)
         seen.append(n)
         return f"{n} shadows"
 
     monkeypatch.setattr(plan, "train_shadows", fake)
-    found = shadows_within(game.make_model, game.candidates, QUICK, Clock(budget, watch), most=most)
-    assert seen == asked
+    cache = tmp_path if cached else None
+    found = shadows_within(game.make_model, game.candidates, QUICK, Clock(budget, watch), most=most, cache=cache)
+    assert seen[1:] == asked
     assert found == f"{asked[-1]} shadows"
 
 

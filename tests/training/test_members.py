@@ -169,6 +169,14 @@ def test_a_member_does_not_depend_on_its_group(train) -> None:
         assert_same_members(folders[0], folder, exactly=False)
 
 
+@pytest.mark.parametrize(("model", "expected"), [("mlp-8", 34), ("mlp-2048", 12)])
+def test_small_networks_share_one_stack_and_larger_ones_are_not_lost_all_at_once(train, model, expected) -> None:
+    # One epoch of one step; 34 members of 156,000 parameters in batches of 60 are work enough in stacks of 16.
+    config = TrainingConfig(epochs=1, batch_size=60, learning_rate=0.05)
+    settings = json.loads((train(model=model, config=config, members=34) / "training.json").read_text())
+    assert settings["engine"] == {"name": "stacked", "group_size": expected}
+
+
 def test_both_engines_and_any_number_of_workers_agree(train) -> None:
     # Local, so that it travels to the workers as code: a worker may not find this module.
     def with_dropout() -> nn.Module:

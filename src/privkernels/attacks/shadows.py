@@ -40,7 +40,7 @@ from privkernels.training.members import Engine
 # Half of them trains a shadow model, the other half shows how it treats what it has not seen.
 MIN_RECORDS = 20
 # Shadows that are trained as one folder. A constant, so that asking for more of them continues what is there.
-GROUP = 16
+GROUP = 64
 # Margins of this many (records, query) pairs are kept.
 _KEPT = 16
 
@@ -227,8 +227,8 @@ def train_shadows(
     """Train ``n_shadows`` models, each on a random half of ``pool``, from initialisations of their own.
 
     Shadows 2k and 2k+1 get the two halves of one random permutation, so that every record is inside half of the
-    shadows when their number is even. They are trained 16 at a time as one stacked network, or in processes
-    where the architecture does not allow that (:func:`privkernels.training.train_members`).
+    shadows when their number is even. Up to 64 are trained at a time as one stacked network, or one by one in
+    processes where the architecture does not allow that (:func:`privkernels.training.train_members`).
 
     With a ``cache``, what is trained is kept there under a name made from the pool's content, the architecture, the
     configuration and the seed. The same call finds it again, a call that was interrupted continues, and one that

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -31,6 +32,7 @@ from privkernels.attacks import (
     train_shadows,
 )
 from privkernels.attacks.base import Predictor
+from privkernels.attacks.shadows import GROUP
 from privkernels.audit._json import JsonValue
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError
@@ -101,29 +103,39 @@ def shadows_within(
     clock: Clock,
     *,
     most: int | None = None,
+    cache: str | Path | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Shadows:
     """As many shadow models as fit into 60 % of the budget, at least 8; or ``most``.
 
-    The number grows in steps (8, 16, 32, 64, ...) as long as the next step, at the last one's seconds per shadow, fits.
+    The first 8 show what one takes. Then the most that fit at that price are trained, among 16, 32, 64, 128 and 256;
+    and, as more shadow models at a time take less each, again where that leaves time.
 
     Args:
         most: the largest number; without a budget, the number.
         settings: passed on to :func:`privkernels.attacks.train_shadows`.
     """
     limit = STEPS[3] if most is None else most
-    steps = [limit] if clock.budget is None else [*(step for step in STEPS if step < limit), limit]
-    started, before, cost = clock.elapsed(), 0, 0.0
-    shadows = None
-    for step in steps:
-        new = step - before if before % 16 == 0 else step
-        spent = clock.elapsed() - started
-        if shadows is not None and clock.budget is not None and spent + cost * new > _SHADOW_SHARE * clock.budget:
-            break
-        begin = clock.elapsed()
-        shadows = train_shadows(make_model, pool, config, step, progress=progress, **settings)
-        cost, before = (clock.elapsed() - begin) / new, step
+
+    def train(number: int) -> Shadows:
+        return train_shadows(make_model, pool, config, number, cache=cache, progress=progress, **settings)
+
+    def kept(number: int) -> int:
+        """How many of these a larger number takes over from the cache: whole groups."""
+        return 0 if cache is None else number - number % GROUP
+
+    if clock.budget is None:
+        return train(limit)
+    end = clock.elapsed() + _SHADOW_SHARE * clock.budget
+    left = [*(step for step in STEPS if step < limit), limit]
+    shadows, before, fitting = None, 0, left[:1]
+    while fitting:
+        begin, wanted = clock.elapsed(), fitting[-1]
+        shadows = train(wanted)
+        cost = (clock.elapsed() - begin) / (wanted - before)
+        before, left = kept(wanted), [step for step in left if step > wanted]
+        fitting = [step for step in left if clock.elapsed() + cost * (step - before) <= end]
     assert shadows is not None
     return shadows
 
