@@ -73,9 +73,10 @@ class NeuralAttack(ShadowAttack):
 
     Args:
         inputs: what the network sees of a prediction: ``"ranked"`` or ``"probabilities"``.
-        epochs: passes over the shadow models' predictions, at most.
+        epochs: passes over the shadow models' predictions, or ``epoch_size`` of them, at most.
         patience: epochs without a lower loss before training stops.
         batch_size: of training, in predictions.
+        epoch_size: predictions that an epoch passes over, at most; each epoch draws its own.
         seed: of initialisation and batch order.
 
     Attributes:
@@ -92,23 +93,25 @@ class NeuralAttack(ShadowAttack):
         epochs: int = 30,
         patience: int = 3,
         batch_size: int = 256,
+        epoch_size: int = 2**14,
         seed: int = 0,
     ) -> None:
         self.inputs = inputs
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
+        self.epoch_size = epoch_size
         self.seed = seed
 
     def fit(self, shadows: Shadows, *, progress: Progress = silent) -> Self:
         """Train the network on what the shadow models answer on their pool; see :meth:`ShadowAttack.fit`.
 
         Raises:
-            InvalidArgumentError: unknown inputs, or a number of epochs, patience or batch size below 1.
+            InvalidArgumentError: unknown inputs, or a number of epochs, patience, batch size or epoch size below 1.
         """
         if self.inputs not in get_args(Inputs):
             raise InvalidArgumentError(f"inputs is one of {', '.join(get_args(Inputs))}, not {self.inputs!r}")
-        for name in ("epochs", "patience", "batch_size"):
+        for name in ("epochs", "patience", "batch_size", "epoch_size"):
             if getattr(self, name) < 1:
                 raise InvalidArgumentError(f"{name} is at least 1, got {getattr(self, name)}")
         labels = shadows.pool.y.cpu()
@@ -140,7 +143,7 @@ class NeuralAttack(ShadowAttack):
         self.losses_: list[float] = []
         for epoch in range(self.epochs):
             order = torch.randperm(len(learnt[2]), generator=key.generator(f"order/{epoch}"))
-            for rows in torch.split(order, self.batch_size):
+            for rows in torch.split(order[: self.epoch_size], self.batch_size):
                 optimizer.zero_grad()
                 log_odds = self.network_(learnt[0][rows], learnt[1][rows])
                 loss = nn.functional.binary_cross_entropy_with_logits(log_odds, learnt[2][rows])
