@@ -3,13 +3,14 @@
     python -m benchmarks.audit_cost [--setting digits] [--data-root DIR] [--json FILE]
 
 A target is trained on the members with the settings that the shadow models are told, and audited by the command line in
-a process of its own, without a budget. Its peak resident memory comes from the operating system; what Python and torch
+a process of its own. Its peak resident memory comes from the operating system; what Python and torch
 take before any record is loaded is stated beside it. mnist needs its files in DIR.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -42,12 +43,12 @@ class Setting:
     members: int
     public: int
     epochs: int
-    shadows: int
+    budget: str | None
 
 
 SETTINGS = (
-    Setting("digits", "digits", "mlp-32", 500, 187, 30, 64),
-    Setting("mnist", "mnist", "mlp-128", 5000, 5000, 30, 64),
+    Setting("digits", "digits", "mlp-32", 500, 187, 30, None),
+    Setting("mnist", "mnist", "mlp-128", 5000, 5000, 30, "10m"),
 )
 
 
@@ -56,14 +57,15 @@ def measure(setting: Setting, root: Path | None) -> dict[str, Any]:
     source = data.load(setting.data, root).train
     order = torch.randperm(len(source), generator=Key.from_seed(0).generator("benchmark"))
     limits = np.cumsum([0, setting.members, setting.members, setting.public])
-    parts = [source.subset(order[a:b]) for a, b in zip(limits, limits[1:], strict=False)]
+    parts = [source.subset(order[a:b]) for a, b in itertools.pairwise(limits)]
     config = TrainingConfig(epochs=setting.epochs, batch_size=64, learning_rate=0.05)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for role, part in zip(("members", "nonmembers", "public"), parts, strict=True):
             np.savez(folder / f"{role}.npz", x=part.x.numpy(), y=part.y.numpy())
         trained = train_members(
-            parts[0], setting.spec, folder / "target", members=1, subset_fraction=1.0, config=config, key=Key.from_seed(1)
+            parts[0], setting.spec, folder / "target", members=1, subset_fraction=1.0, config=config,
+            key=Key.from_seed(1),
         )  # fmt: skip
         seconds, peak = _audit(folder, trained / "member-0000.safetensors", setting)
         audit = json.loads((folder / "audit.json").read_text())
@@ -93,7 +95,7 @@ def _audit(folder: Path, model: Path, setting: Setting) -> tuple[float, float]:
         sys.executable, "-m", "privkernels", "audit", str(model), "--model", setting.spec,
         "--members", str(folder / "members.npz"), "--non-members", str(folder / "nonmembers.npz"),
         "--public", str(folder / "public.npz"), "--epochs", str(setting.epochs), "--batch-size", "64",
-        "--learning-rate", "0.05", "--shadows", str(setting.shadows),
+        "--learning-rate", "0.05", *(() if setting.budget is None else ("--budget", setting.budget)),
         "--json", str(folder / "audit.json"), "--report", str(folder / "report.html"),
     ]  # fmt: skip
     start = time.perf_counter()
@@ -118,7 +120,7 @@ def main() -> None:
             slowest = max(row["seconds_per_attack"].items(), key=lambda pair: pair[1])
             print(
                 f"{setting.name}, {setting.spec} ({row['setting']['parameters']:,} parameters), {setting.members} + "
-                f"{setting.members} records, {row['shadow_models']} shadow models, {row['attacks']} attacks: "
+                f"{setting.members} records, budget {setting.budget}, {row['shadow_models']} shadow models, {row['attacks']} attacks: "
                 f"{row['seconds']:.0f} s, {row['peak_mib']:.0f} MiB at most ({row['imports_mib']:.0f} MiB are Python "
                 f"and torch); slowest attack: {slowest[0]}, {slowest[1]:.0f} s"
             )

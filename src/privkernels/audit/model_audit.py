@@ -88,7 +88,7 @@ class ModelAudit(JsonFile):
         choice: the attack chosen on held-out shadow models; None without them.
         n_shadows: shadow models trained; 0 without.
         seconds, budget: time taken and given; no budget is None.
-        confidence: of each target's verdict.
+        confidence: of all decisions together.
         verdicts: one per target.
     """
 
@@ -143,7 +143,8 @@ def audit_models(
     3. Each attack first attacks two held-out shadow models, fitted on the others. The attack with the highest mean
        figure there is chosen; the target has no part in that.
     4. The attacks are fitted on all shadow models and attack the targets. The thresholds are decided by the chosen
-       attack alone; without shadow models by all attacks, with the error shared among them.
+       attack alone; without shadow models by all attacks. All decisions of an audit share the error: with
+       ``confidence`` none of them is wrong, on any target or threshold.
 
     Args:
         targets: at least one; distinct names.
@@ -202,9 +203,10 @@ def audit_models(
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
     choice = _choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
     void = checks.voided(found)
+    families = len(targets) * max(1, len(thresholds))
     verdicts = []
     for target, outcome in zip(targets, result.targets, strict=True):
-        verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence)
+        verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence, families)
         verdict = replace(verdict, white_box=_white_box(outcome, choice, ready, confidence))
         verdicts.append(replace(verdict, epsilon=bounds[target.name]))
     return ModelAudit(
@@ -310,10 +312,11 @@ def _verdict(
     nonmembers: Records,
     void: bool,
     confidence: float,
+    families: int,
 ) -> TargetVerdict:
     judged = [attack for attack in target.attacks if choice is None or attack.attack == choice.name]
-    # Without a choice made beforehand every attack counts, and the error is shared.
-    each = 1 - (1 - confidence) / len(judged)
+    # Every threshold, target and, without a choice made beforehand, attack is another chance to be wrong.
+    each = 1 - (1 - confidence) / (families * len(judged))
     decisions = [
         decide(threshold, *attack.scores, each, attack=attack.attack) for threshold in thresholds for attack in judged
     ]
@@ -354,13 +357,13 @@ def _subgroups(attack: AttackResult, members: Records, nonmembers: Records, conf
     return measure_subgroups(*attack.scores, groups, confidence=confidence)
 
 
-def _detectable(m: int, n: int, attacks: int) -> list[MinimumDetectable]:
+def _detectable(m: int, n: int, statements: int) -> list[MinimumDetectable]:
     found = []
     with contextlib.suppress(TooFewRecordsError):
-        found.append(detectable_auc(m, n, statements=attacks))
+        found.append(detectable_auc(m, n, statements=statements))
     for rate in _RATES:
         with contextlib.suppress(TooFewRecordsError):
-            found.append(detectable_tpr(m, n, rate, statements=attacks))
+            found.append(detectable_tpr(m, n, rate, statements=statements))
     return found
 
 
