@@ -120,9 +120,9 @@ def main() -> None:
             slowest = max(row["seconds_per_attack"].items(), key=lambda pair: pair[1])
             print(
                 f"{setting.name}, {setting.spec} ({row['setting']['parameters']:,} parameters), {setting.members} + "
-                f"{setting.members} records, budget {setting.budget}, {row['shadow_models']} shadow models, {row['attacks']} attacks: "
-                f"{row['seconds']:.0f} s, {row['peak_mib']:.0f} MiB at most ({row['imports_mib']:.0f} MiB are Python "
-                f"and torch); slowest attack: {slowest[0]}, {slowest[1]:.0f} s"
+                f"{setting.members} records, {row['shadow_models']} shadow models, {row['attacks']} attacks, budget "
+                f"{setting.budget}: {row['seconds']:.0f} s, {row['peak_mib']:.0f} MiB at most "
+                f"({row['imports_mib']:.0f} MiB are Python and torch); slowest attack: {slowest[0]}, {slowest[1]:.0f} s"
             )
     if arguments.json is not None:
         machine = machine_facts(torch.device("cpu"))

@@ -159,7 +159,8 @@ def audit_models(
         thresholds: what is allowed.
         budget: seconds, all in all; nothing is left out where None.
         n_shadows: at most so many; 64 without a budget.
-        cache: see :func:`privkernels.attacks.train_shadows`; an interrupted audit finds its shadow models there again.
+        cache: see :func:`privkernels.attacks.train_shadows`; an interrupted audit finds its shadow models there again,
+            and the scores of the attacks that were made. Private.
         canaries: what :func:`privkernels.audit.make_canaries` made and the targets' training included by coin flips:
             they bound its epsilon from below at ``delta``. Their scores are minus the loss, fixed beforehand.
         transforms: augmentations that the target may have been trained with, by name; for pictures mirroring and a
@@ -196,8 +197,9 @@ def audit_models(
         for target in targets:
             found += checks.augmentation(target.model, shadows, members, asked)
     known = Knowledge(shadows, own, public)
-    plan, held_out = _rehearse(targets, attacks, members, nonmembers, known, clock, progress)
-    ready = [fit(attack, known) for attack in attacks if attack.name in held_out]
+    keep = None if cache is None else Path(cache) / "scores"
+    plan, held_out = _rehearse(targets, attacks, members, nonmembers, known, clock, keep, progress)
+    ready = [fit(attack, known, keep) for attack in attacks if attack.name in held_out]
     if not ready:
         raise InvalidArgumentError("no attack can be made: " + "; ".join(f"{row.attack}: {row.reason}" for row in plan))
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
@@ -222,6 +224,7 @@ def _rehearse(
     nonmembers: Records,
     known: Knowledge,
     clock: Clock,
+    keep: Path | None,
     progress: Progress,
 ) -> tuple[list[PlannedAttack], dict[str, list[ShadowScores]]]:
     """Let every attack that can be made attack the held-out shadow models; scores by attack, none without shadows."""
@@ -238,9 +241,9 @@ def _rehearse(
         tried: list[ShadowScores] = []
         if reason is None:
             if held_out:
-                reason = _try(attack, known, held_out, len(targets), clock, tried)
+                reason = _try(attack, known, held_out, len(targets), clock, keep, tried)
             else:
-                reason = _cannot(attack, known, targets[0].model, (members, nonmembers))
+                reason = _cannot(attack, known, targets[0].model, (members, nonmembers), keep)
         plan.append(PlannedAttack(attack.name, reason is None, reason or "", time.perf_counter() - begin))
         if reason is None:
             scores[attack.name] = tried
@@ -254,6 +257,7 @@ def _try(
     held_out: Sequence[int],
     n_targets: int,
     clock: Clock,
+    keep: Path | None,
     scores: list[ShadowScores],
 ) -> str | None:
     """Attack the held-out shadow models one after the other; why it was given up, or None."""
@@ -262,7 +266,7 @@ def _try(
         assert shadows is not None
         begin = time.perf_counter()
         try:
-            fitted = fit(attack, known.without_pair_of(shadow))
+            fitted = fit(attack, known.without_pair_of(shadow), keep)
             values = fitted.score(shadows.model(shadow), shadows.pool)
         except (InvalidArgumentError, TooFewRecordsError) as error:
             return str(error)
@@ -275,10 +279,12 @@ def _try(
     return None
 
 
-def _cannot(attack: Attack, known: Knowledge, model: Predictor, records: Sequence[Records]) -> str | None:
+def _cannot(
+    attack: Attack, known: Knowledge, model: Predictor, records: Sequence[Records], keep: Path | None
+) -> str | None:
     """Why an attack fails with so few shadow models or records, or None; its scores are not looked at."""
     try:
-        fitted = fit(attack, known)
+        fitted = fit(attack, known, keep)
         for part in records:
             fitted.score(model, part)
     except (InvalidArgumentError, TooFewRecordsError) as error:

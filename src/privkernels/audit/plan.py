@@ -34,6 +34,7 @@ from privkernels.attacks import (
 from privkernels.attacks.base import Predictor
 from privkernels.attacks.shadows import GROUP
 from privkernels.audit._json import JsonValue
+from privkernels.audit.kept_scores import KeptAttack
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError
 from privkernels.progress import Progress, silent
@@ -202,16 +203,37 @@ def why_not(attack: Attack, target: Predictor, known: Knowledge) -> str | None:
     return None
 
 
-def fit(attack: Attack, known: Knowledge) -> Attack:
-    """Fit an attack on what it learns from, which :func:`why_not` found to be there."""
+def fit(attack: Attack, known: Knowledge, keep: Path | None = None) -> Attack:
+    """Fit an attack on what it learns from, which :func:`why_not` found to be there.
+
+    Args:
+        keep: folder of scores of earlier audits (:class:`~privkernels.audit.kept_scores.KeptAttack`); the attack is
+            then fitted when a score is asked for that is not there.
+    """
+    if keep is not None:
+        return KeptAttack(attack, lambda unfitted: fit(unfitted, known), _learns_from(attack, known), keep)
     if isinstance(attack, ShadowAttack):
-        shadows = known.own_shadows if attack.needs_own_pool else known.shadows
-        assert shadows is not None
-        return attack.fit(shadows)
+        return attack.fit(_shadows_of(attack, known))
     if isinstance(attack, PublicDataAttack):
         assert known.public is not None
         return attack.fit(known.public)
     return attack
+
+
+def _shadows_of(attack: ShadowAttack, known: Knowledge) -> Shadows:
+    shadows = known.own_shadows if attack.needs_own_pool else known.shadows
+    assert shadows is not None
+    return shadows
+
+
+def _learns_from(attack: Attack, known: Knowledge) -> dict[str, Any]:
+    if isinstance(attack, ShadowAttack):
+        shadows = _shadows_of(attack, known)
+        # The folder in a cache is named after what the shadow models were trained on, and how.
+        return {"shadows": ["/".join(path.parts[-3:]) for path in shadows.paths], "pairs": shadows.pairs}
+    if isinstance(attack, PublicDataAttack) and known.public is not None:
+        return {"public": known.public.fingerprint()}
+    return {}
 
 
 def seconds_per_query(target: Predictor, records: Sequence[Records]) -> float:

@@ -46,7 +46,7 @@ Test = Annotated[Path | None, typer.Option(help=".npz: records for test accuracy
 Classes = Annotated[int | None, typer.Option(help="Number of classes (default: largest label + 1).")]
 Budget = Annotated[str | None, typer.Option(help="Time for everything: 90s, 10m, 1.5h (default: no limit).")]
 Cache = Annotated[
-    Path | None, typer.Option(help="Keep shadow models here (private), for the next audit or to continue.")
+    Path | None, typer.Option(help="Keep shadow models and scores here (private), for the next audit or to continue.")
 ]
 MaxTpr = Annotated[
     list[str] | None, typer.Option(help="Largest true positive rate allowed at a false positive rate: 0.01@0.001.")
