@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from privkernels.audit import (
     all_attacks,
     audit_models,
     compare,
+    reconstruct,
     write_report,
 )
+from privkernels.audit.inversions import InversionPanel
+from privkernels.audit.reconstructions import check_layers
 from privkernels.data import Records, load_arrays
 from privkernels.errors import FileMissingError, InvalidArgumentError
+from privkernels.progress import silent
 from privkernels.publishing import Release
 from privkernels.workflow import release_target
 
@@ -55,7 +60,8 @@ def audit_files(
         settings: the files ``public`` (further non-members, for attacks that learn from them), ``test`` (records for
             test accuracy; the non-members where None) and ``canaries`` (written by
             :meth:`privkernels.audit.Canaries.save`); ``n_classes`` (one more than the largest label of all files where
-            None); ``attacks`` (all of the library's where None); and thresholds, budget, config, cache, ... of
+            None); ``attacks`` (all of the library's where None); ``invert``: names of layers that records are
+            reconstructed from (:func:`privkernels.audit.reconstruct`); and thresholds, budget, config, cache, ... of
             :func:`privkernels.audit.audit_models`.
 
     Raises:
@@ -64,11 +70,11 @@ def audit_files(
         OutputExistsError: ``report`` or ``json_path`` cannot be written.
     """
     _check_outputs(report, json_path)
-    audit, _, _ = _audited(paths, model, members, nonmembers, **settings)
+    audit, _, _, pictures = _audited(paths, model, members, nonmembers, **settings)
     if json_path is not None:
         audit.save(json_path)
     if report is not None:
-        write_report(audit.result, report, audit=audit)
+        write_report(audit.result, report, audit=audit, pictures=pictures)
     return audit
 
 
@@ -90,12 +96,12 @@ def compare_files(
     if len(paths) < 2:
         raise InvalidArgumentError(f"a comparison needs two or more models, got {len(paths)}")
     _check_outputs(report, json_path)
-    audit, targets, test = _audited(paths, model, members, nonmembers, **settings)
+    audit, targets, test, pictures = _audited(paths, model, members, nonmembers, **settings)
     comparison = compare(targets, audit, test)
     if json_path is not None:
         comparison.save(json_path)
     if report is not None:
-        write_report(audit.result, report, audit=audit, title="Models side by side")
+        write_report(audit.result, report, audit=audit, pictures=pictures, title="Models side by side")
     return comparison
 
 
@@ -116,12 +122,14 @@ def _audited(
     canaries: PathLike | None = None,
     n_classes: int | None = None,
     attacks: Sequence[Attack] | None = None,
+    invert: Sequence[str] = (),
     **settings: Any,
-) -> tuple[ModelAudit, list[Target], Records]:
-    """The audit, its targets, and the records that accuracy was measured on."""
+) -> tuple[ModelAudit, list[Target], Records, list[InversionPanel]]:
+    """The audit, its targets, the records that accuracy was measured on, and reconstructed records as pictures."""
     records = _load({"members": members, "non-members": nonmembers, "public": public, "test": test}, n_classes)
     make_model = _factory(model, records["members"])
     targets = [load_target(path, make_model, name) for path, name in zip(paths, _names(paths), strict=True)]
+    check_layers(targets, invert)  # before the long work
     audit = audit_models(
         targets,
         all_attacks(records["members"]) if attacks is None else attacks,
@@ -133,7 +141,12 @@ def _audited(
         make_model=make_model,
         **settings,
     )
-    return audit, targets, records.get("test", records["non-members"])
+    found, pictures = reconstruct(
+        targets, invert, records["members"], records["non-members"], progress=settings.get("progress", silent)
+    )
+    seconds = audit.seconds + sum(each.seconds for each in found)
+    audit = replace(audit, reconstructions=tuple(found), seconds=seconds)
+    return audit, targets, records.get("test", records["non-members"]), pictures
 
 
 def load_target(path: PathLike, make_model: Callable[[], nn.Module], name: str) -> Target:

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from privkernels.audit import AuditResult, Guard, ModelAudit, write_report
+from privkernels.audit import AuditResult, Figure, Guard, ModelAudit, Reconstruction, write_report
 from privkernels.audit.inversions import InversionPanel
 from privkernels.audit.report import key_values, render_report
 from privkernels.errors import InvalidArgumentError
@@ -196,6 +196,14 @@ def plain_strings(value: Any, field: str = "") -> Any:
 def inversions() -> InversionPanel:
     images = np.random.default_rng(0).random((2, 3, 5, 5))
     return InversionPanel("gradients of leaky", images, images, numbers={"originals": {"SSIM": [0.75, 0.5]}})
+
+
+def test_what_layers_give_away_stands_in_a_table(model_audit: ModelAudit) -> None:
+    share = Figure(0.75, 0.349, 0.968)
+    found = Reconstruction("leaky", "features.3", 8, share, 0.005, 31.25, 16.5, 13.75, 0.5, 0.0025, 1.0)
+    reader = Reader(render_report(model_audit.result, audit=dataclasses.replace(model_audit, reconstructions=(found,))))
+    text = " ".join(reader.text.split())
+    assert "leaky features.3 75.0% (34.9% to 96.8%) of 8 0.5% 31.2 16.5 13.8 0.50 0.0025" in text
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def command(files: Path, *more: object) -> tuple[object, ...]:
 
 def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -> None:
     report, figures = tmp_path / "report.html", tmp_path / "audit.json"
-    done = run(*command(files, *QUICK, "--max-auc", 0.55, "--report", report, "--json", figures))
+    done = run(*command(files, *QUICK, "--max-auc", 0.55, "--invert", "hidden", "--report", report, "--json", figures))
     assert done.returncode == 1, done.stderr
     assert "above the 0.55 that is allowed" in done.stdout
     assert "was chosen among" in done.stdout
@@ -54,7 +54,14 @@ def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -
     saved = json.loads(figures.read_text())
     assert saved["format"] == "privkernels model audit 1"
     assert saved["n_shadows"] == 8
+    assert [(found["layer"], found["n_records"]) for found in saved["reconstructions"]] == [("hidden", 8)]
+    assert "from hidden:" in done.stdout
+    assert "model.safetensors, inverted from hidden" in report.read_text()
     assert '<h2 id="decision">' in report.read_text()
+
+
+def test_a_layer_that_is_not_there_ends_the_audit_before_the_long_work(files: Path) -> None:
+    assert "choose one of hidden, output" in fails(*command(files, "--invert", "nothing"))
 
 
 def test_below_exits_with_0_and_undecided_with_2(files: Path) -> None:

@@ -18,6 +18,7 @@ from privkernels.audit.metrics import AttackMetrics, measure, roc_curve, tpr_at_
 from privkernels.audit.model_audit import ModelAudit, TargetVerdict, audit_models
 from privkernels.audit.plan import all_attacks, parse_duration
 from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_epsilon, detectable_tpr
+from privkernels.audit.reconstructions import Reconstruction, reconstruct
 from privkernels.audit.report import write_report
 from privkernels.audit.selection import AttackChoice, choose_attack
 from privkernels.audit.self_test import SelfTest, self_test
@@ -46,6 +47,7 @@ __all__ = [
     "MechanismAudit",
     "MinimumDetectable",
     "ModelAudit",
+    "Reconstruction",
     "RecordsFacts",
     "SelfTest",
     "Subgroups",
@@ -77,6 +79,7 @@ __all__ = [
     "one_run_bound",
     "one_run_gaussian_bound",
     "parse_duration",
+    "reconstruct",
     "roc_curve",
     "runs_bound",
     "self_test",

@@ -34,6 +34,7 @@ from privkernels.audit.plan import (
     why_not,
 )
 from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_tpr
+from privkernels.audit.reconstructions import Reconstruction
 from privkernels.audit.selection import AttackChoice, ShadowScores, choose_attack
 from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
 from privkernels.audit.thresholds import Decision, Threshold, decide, worst
@@ -90,6 +91,8 @@ class ModelAudit(JsonFile):
         seconds, budget: time taken and given; no budget is None.
         confidence: of all decisions together.
         verdicts: one per target.
+        reconstructions: what was brought back from layers (:func:`privkernels.audit.reconstruct`); empty where not
+            asked.
     """
 
     FORMAT: ClassVar[str] = "privkernels model audit 1"
@@ -105,6 +108,7 @@ class ModelAudit(JsonFile):
     budget: float | None
     confidence: float
     verdicts: tuple[TargetVerdict, ...]
+    reconstructions: tuple[Reconstruction, ...] = ()
 
     @property
     def outcome(self) -> str:

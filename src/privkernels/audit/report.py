@@ -115,6 +115,7 @@ def render_report(
         attacks=[key_values(description) for description in result.attacks],
         environment=key_values(result.environment),
         audit=audit,
+        reconstructions=[] if audit is None else sections.reconstruction_rows(audit),
         **({} if audit is None else _audited(audit)),
     )
 

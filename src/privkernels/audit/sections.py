@@ -347,3 +347,21 @@ def _of_lists(audit: ModelAudit) -> Iterable[str]:
         )
     if any(verdict.subgroups is not None for verdict in audit.verdicts):
         yield "Groups: within each group, too, members and non-members come from the same source."
+
+
+def reconstruction_rows(audit: ModelAudit) -> list[tuple[str, ...]]:
+    """Per model and layer: records found again with the interval, a blind guess, similarities, what the search left."""
+    return [
+        (
+            found.target,
+            found.layer,
+            f"{percent_with_interval(found.identified)} of {found.n_records}",
+            f"{found.chance:.1%}",
+            f"{found.psnr:.1f}",
+            f"{found.neighbour_psnr:.1f}",
+            f"{found.class_mean_psnr:.1f}",
+            "" if found.ssim is None else f"{found.ssim:.2f}",
+            f"{found.relative_error:.2g}",
+        )
+        for found in audit.reconstructions
+    ]

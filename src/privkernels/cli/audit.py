@@ -52,6 +52,10 @@ MaxTpr = Annotated[
     list[str] | None, typer.Option(help="Largest true positive rate allowed at a false positive rate: 0.01@0.001.")
 ]
 MaxAuc = Annotated[float | None, typer.Option(help="Largest AUC allowed.")]
+Invert = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LAYER", help="Reconstruct some members from what this layer ('output': the model) puts out."),
+]
 Shadows = Annotated[int | None, typer.Option(help="Most shadow models (default: 64, or what the budget allows).")]
 Report = Annotated[Path | None, typer.Option(help="Write an HTML report (holds private data).")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON (private).")]
@@ -80,6 +84,7 @@ def audit(
     learning_rate: LearningRate = 0.05,
     optimizer: Optimizer = "sgd",
     cache: Cache = None,
+    invert: Invert = None,
     report: Report = None,
     json_path: Json = None,
     data_name: Annotated[
@@ -117,6 +122,7 @@ def audit(
             {
                 "--non-members": nonmembers, "--public": public, "--test": test, "--classes": classes, "--cache": cache,
                 "--budget": budget, "--max-tpr": max_tpr, "--max-auc": max_auc, "--canaries": canaries,
+                "--invert": invert,
             }
         )  # fmt: skip
         _audit_releases(
@@ -130,6 +136,7 @@ def audit(
         targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
         thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget), n_shadows=shadows, cache=cache,
         config=training_config(epochs, batch_size, learning_rate, optimizer), report=report, json_path=json_path,
+        invert=invert or [],
     )  # fmt: skip
     _exit(result)
 
@@ -154,6 +161,7 @@ def compare(
     learning_rate: LearningRate = 0.05,
     optimizer: Optimizer = "sgd",
     cache: Cache = None,
+    invert: Invert = None,
     report: Report = None,
     json_path: Json = None,
 ) -> None:
@@ -167,7 +175,7 @@ def compare(
             targets, model, members, nonmembers, public=public, test=test, n_classes=classes, report=report,
             json_path=json_path, thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget),
             n_shadows=shadows, cache=cache, config=training_config(epochs, batch_size, learning_rate, optimizer),
-            progress=progress,
+            invert=invert or [], progress=progress,
         )  # fmt: skip
     print_comparison(result)
     _say_report(report)

@@ -133,8 +133,8 @@ def print_model_audit(audit: ModelAudit) -> None:
     print_summary(audit.result)
     _print_limits(audit)
     for verdict in audit.verdicts:
-        for found in verdict.detectable:
-            out.print(Text(str(found)))
+        for smallest in verdict.detectable:
+            out.print(Text(str(smallest)))
         if verdict.exposed is not None:
             out.print(Text(f"{verdict.name}: {verdict.exposed}"))
         if verdict.white_box is not None:
@@ -143,6 +143,9 @@ def print_model_audit(audit: ModelAudit) -> None:
             out.print(Text(f"{verdict.name}: {bound}"))
         for decision in verdict.decisions:
             out.print(Text(f"{verdict.name}: {decision.threshold}: {decision.outcome}. {decision.reason}"))
+        for found in audit.reconstructions:
+            if found.target == verdict.name:
+                out.print(Text(f"{verdict.name}: {found}"))
         if verdict.outcome == "void":
             out.print(Text(f"{verdict.name}: void: a check failed that the figures rest on", style="yellow"))
 
