@@ -58,15 +58,15 @@ class AttributeInference:
     With v a candidate, x_v the record with its sensitive columns set to v and y its true label:
 
     ``"prior"``: the largest p(v) p(y | x_v), where p(v) is the share of v in the attacker's records
-    and p(y | x_v) is the target's softmax. This is Fredrikson et al. (USENIX Security 2014, Figure
-    2) with the target's probability in the place of their error model, which Yeom et al. (CSF 2018,
-    Section 4) analyse.
+    and p(y | x_v) is the target's softmax. This is the model inversion of Fredrikson et al. (USENIX
+    Security 2014) with the target's probability in the place of their error model; Yeom et al. (CSF
+    2018) analyse it.
 
     ``"conditional"``: the same with p(v | other columns), which boosted trees or logistic regression
     learn from the attacker's records, whichever does it better in cross-validation. Not from a
     paper: it is what Bayes' rule asks for where the other columns tell something of the attribute.
 
-    ``"confidence"``: Mehnaz et al. (USENIX Security 2022, Section 4.2, CSMIA). If the target gives
+    ``"confidence"``: Mehnaz et al. (USENIX Security 2022, CSMIA). If the target gives
     label y for one candidate alone, that one; for several, the one with the greatest confidence;
     for none, the one with the least confidence in the wrong label. Needs no prior.
 

@@ -209,8 +209,8 @@ def true_class_log_probability(logits: Array, labels: Tensor) -> Array:
 def true_class_margin(logits: Array, labels: Tensor) -> Array:
     """log p(y|x) - log(1 - p(y|x)) per record, float64 [n]: z_y minus the logsumexp of the other logits.
 
-    The scaled confidence of LiRA (Carlini et al., IEEE S&P 2022, eq. 7), computed without a probability that
-    rounds to 1: confident records keep their order.
+    The logit-scaled confidence of LiRA (Carlini et al., IEEE S&P 2022, section VI-A, the stable form), computed
+    without a probability that rounds to 1: confident records keep their order.
 
     Raises:
         InvalidArgumentError: fewer than two classes.

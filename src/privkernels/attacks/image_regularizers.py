@@ -1,7 +1,7 @@
 """What a natural picture is likelier to be: of moderate values, and smooth.
 
-Mahendran and Vedaldi (CVPR 2015), Eq. 3 and 4. They sum over a picture; these are means, so that
-a weight does not depend on the picture's size.
+The alpha-norm and the total variation of Mahendran and Vedaldi (CVPR 2015). They sum over a
+picture; these are means, so that a weight does not depend on the picture's size.
 """
 
 from __future__ import annotations

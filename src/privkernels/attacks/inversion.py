@@ -160,12 +160,12 @@ def invert(
     over low <= x <= high. Phi is ``target`` up to ``layer``; Phi0 is what the attacker saw, which
     may have been normalised, pruned or noised on its way.
 
-    Source: Mahendran and Vedaldi, CVPR 2015, Eq. 1-4; used against offloaded activations and
-    pruned networks (Huang et al. 2020, Section 5.2). Departures:
+    Source: Mahendran and Vedaldi, CVPR 2015; used against pruned networks by Huang et al. (2020),
+    Section 5.2. Departures:
 
     * A and V are means over a record in units of its range (:mod:`.image_regularizers`), so that
       weights mean the same for every picture size; the paper sums.
-    * Adam with a cosine schedule instead of gradient descent with momentum 0.9, and x is put back
+    * Adam with a cosine schedule instead of gradient descent with momentum, and x is put back
       into its range after every step, where the paper's alpha-norm only pulls towards it.
     * It starts at uniform noise around the middle of the range (a tenth of its width).
 

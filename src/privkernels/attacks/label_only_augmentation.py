@@ -32,10 +32,11 @@ class LabelOnlyAugmentation(ShadowAttack):
     learnt from shadow models' answers about their own records. Without it, records that are predicted rightly come
     before the others, and among either those with more right answers come first.
 
-    The paper asks for the record and rotations, or the 4 d translations by |i| + |j| = d pixels, and trains a shallow
-    network on the answers of one shadow model. Here translations are all those with |i| + |j| <= d, pixels that come in
-    from outside are 0, and there are as many shadow models as are given. For tabular records the changes are noise, the
-    same in every record, so that a record's score does not depend on the others.
+    The paper asks for the record and rotations, or the 4 d translations by |i| + |j| = d pixels. The authors' published
+    code trains a shallow network for each class on the answers of one shadow model, and fills pixels that come in from
+    outside with the nearest ones. Here translations are all those with |i| + |j| <= d, such pixels are 0, and there is
+    one logistic regression for all classes and as many shadow models as are given. For tabular records the changes are
+    noise, the same in every record, so that a record's score does not depend on the others.
 
     If the target was trained with augmentation, the changes of its training are the ones to ask for: give them as
     ``queries``.

@@ -38,6 +38,8 @@ class LabelOnlyBoundary(Attack):
     * All records share the random directions of an iteration. Each record's estimate is as good as with directions of
       its own, and its score does not depend on what other records are scored with it.
     * The budget of queries counts for each record alone and is kept; with the last of it, fewer directions are tried.
+    * A step is halved at most 8 times until it ends in another class, and a point that came no nearer to the record is
+      not taken.
 
     A record for which no point of another class is found among 20 random ones (uniform in the box of ``clip``; without
     a box, at distances that double from 1/16 of the records' typical norm) gets the largest distance that was tried.
@@ -203,7 +205,7 @@ class _Search:
         return torch.where(nearer[:, None], candidates, points)
 
     def _normal(self, here: Tensor, rows: Tensor, radius: Tensor, step: int, n_directions: int) -> Tensor:
-        """The direction into the other class (the paper's equations 9 and 16), unit vectors [k, d]."""
+        """The direction into the other class (the paper's estimate with its baseline), unit vectors [k, d]."""
         directions = torch.randn(n_directions, self.d, generator=self.key.generator(f"directions/{step}"))
         directions = _unit(directions).to(here)
         normals = []

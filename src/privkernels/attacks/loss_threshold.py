@@ -9,9 +9,9 @@ from privkernels.data import Records
 class LossThreshold(Attack):
     """Score a record by minus its cross-entropy (Yeom, Giacomelli, Fredrikson and Jha, CSF 2018).
 
-    Their attack answers "member" below a fixed loss (the mean training loss, section 3.2); here
-    the score is returned and the threshold is left to the audit. Needs no fit, no shadow models
-    and no knowledge of the training.
+    Their attack answers "member" below a fixed loss (the mean training loss); here the score is
+    returned and the threshold is left to the audit. Needs no fit, no shadow models and no
+    knowledge of the training.
 
     The loss comes from a float64 log-softmax of the logits. Where a float32 softmax gives
     probability 1 for many confident records, and so ties them all, this keeps them apart.

@@ -14,9 +14,9 @@ _LOG_NEGLIGIBLE = -37.0
 
 
 class ModifiedEntropy(Attack):
-    """Score a record by its prediction's modified entropy (Song and Mittal, USENIX Security 2021, section 3.2.2).
+    """Score a record by its prediction's modified entropy (Song and Mittal, USENIX Security 2021).
 
-    The modified entropy of a prediction p for a record of class y is
+    The modified entropy of a prediction p for a record of class y (equation 8 of arXiv 2003.10595) is
 
         Mentr = -(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i).
 

@@ -24,10 +24,11 @@ _LARGEST_LOG_ODDS = 30.0
 
 
 class InferenceNetwork(nn.Module):
-    """The inference model of Nasr et al.: a branch for the prediction, one for the label, and their join.
+    """The inference model of Nasr et al. (CCS 2018): a branch for the prediction, one for the label, and their join.
 
     Fully connected layers of 1024, 512 and 64 units (prediction), 512 and 64 (label), then 256, 64 and 1, with ReLU
-    between them. Programs that follow the paper mostly share the prediction's branch, and vary the other widths.
+    between them. In the authors' published code the label has 128 and 64, and the join 512, 256, 128, 64 and 1
+    (SPIN-UMass/ML-Privacy-Regulization, Purchase-100).
 
     Args:
         n_classes: of the target.
@@ -51,8 +52,8 @@ class NeuralAttack(ShadowAttack):
 
     Their attacker is the adversary of the min-max game that they defend with, and of the paper on pruning that
     compares itself with that game (Wang et al., IJCAI 2021, section 5.2). A network sees the prediction vector and
-    the one-hot label of a record (:class:`InferenceNetwork`) and is trained with Adam at rate 0.001 to tell members
-    from others. The score is its log-odds.
+    the one-hot label of a record (:class:`InferenceNetwork`) and is trained with Adam to tell members from others. The
+    score is its log-odds.
 
     Departures:
 
@@ -62,7 +63,8 @@ class NeuralAttack(ShadowAttack):
       papers' ``"probabilities"`` in class order say less, and round to 1. On one target of noisy digits with 8 shadow
       models: AUC 0.635, against 0.627 with probabilities, which took twice the epochs, and 0.616 with log-odds in
       class order.
-    * Weights start as torch starts them, not from N(0, 0.01^2).
+    * Of the network, the branch for the prediction is that of their published code; the other layers are not. Weights
+      start as torch starts them, not from N(0, 0.01^2) as there, and Adam's rate is 0.001 (there 0.0001).
     * Training stops when the log-loss on the last pair of shadow models, which it does not learn from, has not
       fallen for ``patience`` epochs; the best epoch's network is kept. With one pair there is no such check, and
       :meth:`notes` says so.

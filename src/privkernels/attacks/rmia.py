@@ -33,11 +33,11 @@ MAX_FPR = 0.02
 class RMIA(ShadowAttack):
     """The robust membership inference attack (Zarifzadeh, Liu and Shokri, ICML 2024).
 
-    The score is log p(y|x; target) - log p(y|x), where p(y|x) is the mean over models (eq. 6 and 8):
+    The score is log p(y|x; target) - log p(y|x), where p(y|x) is the mean over models:
 
     * ``mode="online"``: half the mean over shadow models trained on the record (IN) and half that over the others
       (OUT). The shadow models must have been trained on the records that are scored.
-    * ``mode="offline"``: ((1 + a) mean over OUT + 1 - a) / 2, a stand-in for the missing IN half (appendix B.2.2).
+    * ``mode="offline"``: ((1 + a) mean over OUT + 1 - a) / 2, a stand-in for the missing IN half.
 
     Departures:
 
@@ -48,8 +48,8 @@ class RMIA(ShadowAttack):
       with all others but its complement. The best a has the highest mean AUC over false positive rates up to 2 %:
       on the mixture of 20 Gaussian classes at 16 shadow models it finds 7.9 % of the members at 0.1 %, against 7.3 %
       with rates up to 10 %, for an AUC of 0.778 against 0.784.
-    * Probabilities are the plain softmax, not the paper's Taylor softmax with a margin. They and their complements
-      are carried as logarithms, so that ratios of confident records do not tie at 1.
+    * Probabilities are the plain softmax, not the paper's Taylor softmax with a margin and a temperature. They and
+      their complements are carried as logarithms, so that ratios of confident records do not tie at 1.
 
     Measured by ``benchmarks/attacks.py`` (a mixture of 20 Gaussian classes), at 4, 16 and 64 shadow models: online AUC
     0.778, 0.791, 0.794 and 16.0, 18.4, 19.4 % true positives at 1 % false positives; offline 0.741, 0.779, 0.782 and

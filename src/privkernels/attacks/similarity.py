@@ -49,11 +49,11 @@ def psnr(reconstructions: Tensor, originals: Tensor, *, data_range: float = 1.0)
 def ssim(reconstructions: Tensor, originals: Tensor, *, data_range: float = 1.0) -> Array:
     """Structural similarity per record, float64 [n] in [-1, 1]; 1 for equal pictures.
 
-    Source: Wang, Bovik, Sheikh and Simoncelli, IEEE Transactions on Image Processing 13(4), 2004,
-    Eq. 13 and Section III.C: Gaussian window of 11x11 with a standard deviation of 1.5 pixels,
-    K1 = 0.01, K2 = 0.03, means over all windows that lie inside the picture. Colours are the mean
-    over channels. Departure: where a side is shorter than 11 the window is cut to the largest odd
-    size that fits (7 for the 8x8 digits), so such values compare only with each other.
+    Source: Wang, Bovik, Sheikh and Simoncelli, IEEE Transactions on Image Processing 13(4), 2004:
+    Gaussian window of 11x11 with a standard deviation of 1.5 pixels, K1 = 0.01, K2 = 0.03,
+    means over all windows that lie inside the picture. Colours are the mean over channels.
+    Departure: where a side is shorter than 11 the window is cut to the largest odd size that fits
+    (7 for the 8x8 digits), so such values compare only with each other.
 
     Args and errors as for :func:`psnr`; pictures are [n, channels, height, width].
     """

@@ -57,7 +57,7 @@ class BayesWhiteBox(PublicDataAttack):
     of its local linear model, the internal influence of h on the true class's output
     (:func:`~privkernels.attacks.internal_influence.internal_influence`).
 
-    Departures from the paper:
+    Choices, some of them departures from the paper:
 
     * The path from the baseline 0 makes the local linear model exact at h itself: w . h + b = q(h). The displacement
       is therefore the difference of the two outputs, q_target - q_proxy, and is computed as such, without gradients.
@@ -66,8 +66,8 @@ class BayesWhiteBox(PublicDataAttack):
       FPR on 600 digits with a fifth of the labels wrong (mlp-32): 0.703 and 7.8 % against 0.642 and 1.3 %; the loss:
       0.636 and 0.8 %. On 2,000 records of MNIST (mlp-128): 0.577 and 1.3 % against 0.536 and 1.3 %; the loss 0.552
       and 0.8 %.
-    * Several layers count equally (the mean of their displacements). The paper weighs them by a meta-model learnt from
-      shadow models, as :class:`GeneralWhiteBox` does.
+    * Several layers count equally (the mean of their displacements). The paper combines layers by a meta-model, as
+      :class:`GeneralWhiteBox` does.
     * No threshold is set: the audit does that.
 
     At the first layer the proxy shares nothing with the target, and the attack compares the target with a model of the
@@ -76,7 +76,7 @@ class BayesWhiteBox(PublicDataAttack):
     from access to the weights.
 
     Args:
-        quantity: ``"log-probability"`` or, as in the paper, ``"logit"``.
+        quantity: ``"log-probability"`` or ``"logit"``, which makes w and b those of the formula above.
         layers: names of layers to cut at (:func:`~privkernels.attacks.internal_influence.weighted_layers`); the last
             where None.
         epochs: at most so many, to train the proxy of a layer that is not the last.
@@ -161,9 +161,9 @@ class GeneralWhiteBox(ShadowAttack):
 
     Departures from the paper:
 
-    * The paper learns an elementwise function D(w, w~) with a small network and scores D . h. Here D is any combination
-      of five fixed elementwise functions, and the attack model (:func:`~privkernels.attacks.shadow_model
-      .gradient_boosting`) may combine the sums in any way.
+    * The paper learns, for each layer, a distance of w and w~ that takes the place of their difference. Here five fixed
+      elementwise functions of the two are summed over the features, and the attack model
+      (:func:`~privkernels.attacks.shadow_model.gradient_boosting`) may combine the sums in any way.
     * q is log p(y | h) as in :class:`BayesWhiteBox`.
     * Records that a shadow was not trained on are two groups; the proxy that judges one group was trained on the
       other. A proxy that had seen them would make non-members easy to tell, and only those of the shadows.

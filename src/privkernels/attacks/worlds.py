@@ -90,7 +90,7 @@ class World:
 
         The posterior predictive distribution under a flat prior of the mean, and a scaled inverse chi-squared prior
         of the variance, worth :data:`PRIOR_WEIGHT` margins of the pooled variance (Gelman et al., Bayesian Data
-        Analysis, section 3.3).
+        Analysis: the normal model with a conjugate prior).
         """
         degrees = PRIOR_WEIGHT + found.count - 1.0
         squared_scale = (PRIOR_WEIGHT * variance + found.squares) / degrees * (1.0 + 1.0 / found.count)

@@ -56,10 +56,10 @@ def blind_baseline(members: Records, nonmembers: Records, *, seed: int = 0, conf
     """Can members be told from non-members without any model?
 
     If so, they come from different sources, and an attack's figures measure that difference (Das, Zhang and Tramer,
-    "Blind baselines beat membership inference attacks", 2024, found it in eight published benchmarks): the audit is
-    void. Two classifiers learn to tell them apart on one half of the records and are judged on the other: logistic
-    regression and boosted trees, on the record's class, simple statistics and up to 30 principal components. Each
-    interval has half of the error, so that the check fails for one and the same source in at most
+    "Blind baselines beat membership inference attacks for foundation models", 2024, found it in eight published
+    benchmarks): the audit is void. Two classifiers learn to tell them apart on one half of the records and are judged
+    on the other: logistic regression and boosted trees, on the record's class, simple statistics and up to 30 principal
+    components. Each interval has half of the error, so that the check fails for one and the same source in at most
     (1 - confidence) / 2 of audits.
 
     Needs at least 20 records of each kind; otherwise ``passed`` is None.

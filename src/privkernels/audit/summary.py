@@ -234,7 +234,7 @@ def _promised(guarantee: dict[str, Any] | None) -> list[str]:
 def tpr_bound(epsilon: float, delta: float, fpr: float) -> float:
     """The highest TPR at ``fpr`` that (epsilon, delta)-differential privacy allows.
 
-    Kairouz, Oh and Viswanath (ICML 2015), theorem 2.1: TPR <= e^eps FPR + delta and
+    Kairouz, Oh and Viswanath (ICML 2015): TPR <= e^eps FPR + delta and
     1 - FPR <= e^eps (1 - TPR) + delta.
     """
     first = math.exp(min(epsilon, 700.0)) * fpr + delta
