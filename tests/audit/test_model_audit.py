@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from privkernels.attacks import Attack, GradientNorm, LiRA, LossThreshold, ShadowModelAttack
+from privkernels.attacks import Attack, GradientNorm, LiRA, LossThreshold, ShadowAttack, ShadowModelAttack, Shadows
 from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries, white_box_advantage
 from privkernels.audit.plan import Clock
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, InvalidArgumentError
+from privkernels.progress import Progress, silent
 from privkernels.randomness import Key
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game, train
@@ -145,6 +146,27 @@ def test_what_does_not_fit_the_budget_is_left_out_and_named(game: Game, monkeypa
     assert "30 s are left" in result.plan[1].reason
     assert result.outcome == "not asked"
     assert result.budget == 30.0
+
+
+def test_learning_ends_with_the_budget(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(ShadowAttack):
+        name = "endless"
+
+        def fit(self, shadows: Shadows, *, progress: Progress = silent) -> Endless:
+            while True:
+                progress(1, 2, "learning")
+
+        def score(self, target: Any, records: Records) -> Any:
+            raise AssertionError
+
+    monkeypatch.setattr(Clock, "left", lambda self: 0.3)
+    found = audit_models(
+        [Target("t", game.target)], [LossThreshold(), Endless()], game.members, game.nonmembers,
+        make_model=game.make_model, config=CONFIG, n_shadows=8, budget=30.0,
+    )  # fmt: skip
+    assert [row.ran for row in found.plan] == [True, False]
+    assert "it learns 2 times" in found.plan[1].reason
+    assert found.plan[1].seconds < 5
 
 
 def test_no_attack_at_all_is_an_error_that_names_the_reasons(game: Game) -> None:

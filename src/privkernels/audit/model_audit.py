@@ -27,6 +27,7 @@ from privkernels.audit.plan import (
     OWN_SHADOWS,
     Clock,
     Knowledge,
+    OutOfTime,
     PlannedAttack,
     fit,
     seconds_per_query,
@@ -269,11 +270,18 @@ def _try(
         shadows = known.shadows
         assert shadows is not None
         begin = time.perf_counter()
+        # Each fit that is still to come, the one for the targets included, takes as long as this one.
+        fits = len(held_out) - position + 1
+        allowed = clock.left() / fits
         try:
-            fitted = fit(attack, known.without_pair_of(shadow), keep)
+            fitted = fit(attack, known.without_pair_of(shadow), keep, clock.within(allowed))
             values = fitted.score(shadows.model(shadow), shadows.pool)
         except (InvalidArgumentError, TooFewRecordsError) as error:
             return str(error)
+        except OutOfTime:
+            return (
+                f"it was given up after {allowed:.0f} s of learning: it learns {fits} times, and more time is not left"
+            )
         inside = shadows.trained_on(shadows.pool)[shadow]
         scores.append((values[inside], values[~inside]))
         seconds = time.perf_counter() - begin

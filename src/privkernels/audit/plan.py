@@ -79,6 +79,20 @@ class Clock:
         """Seconds left; infinite without a budget."""
         return float("inf") if self.budget is None else self.budget - self.elapsed()
 
+    def within(self, seconds: float) -> Progress:
+        """A progress that shows nothing, and raises :class:`OutOfTime` once so many seconds from now are over."""
+        end = self.elapsed() + seconds
+
+        def check(_done: int, _total: int, _what: str) -> None:
+            if self.elapsed() > end:
+                raise OutOfTime
+
+        return check
+
+
+class OutOfTime(Exception):
+    """A step of :meth:`Clock.within` took too long."""
+
 
 @dataclass(frozen=True)
 class PlannedAttack(JsonValue):
@@ -203,17 +217,19 @@ def why_not(attack: Attack, target: Predictor, known: Knowledge) -> str | None:
     return None
 
 
-def fit(attack: Attack, known: Knowledge, keep: Path | None = None) -> Attack:
+def fit(attack: Attack, known: Knowledge, keep: Path | None = None, progress: Progress = silent) -> Attack:
     """Fit an attack on what it learns from, which :func:`why_not` found to be there.
 
     Args:
         keep: folder of scores of earlier audits (:class:`~privkernels.audit.kept_scores.KeptAttack`); the attack is
             then fitted when a score is asked for that is not there.
+        progress: called while attacks learn from shadow models.
     """
     if keep is not None:
-        return KeptAttack(attack, lambda unfitted: fit(unfitted, known), _learns_from(attack, known), keep)
+        learns_from = _learns_from(attack, known)
+        return KeptAttack(attack, lambda unfitted: fit(unfitted, known, None, progress), learns_from, keep)
     if isinstance(attack, ShadowAttack):
-        return attack.fit(_shadows_of(attack, known))
+        return attack.fit(_shadows_of(attack, known), progress=progress)
     if isinstance(attack, PublicDataAttack):
         assert known.public is not None
         return attack.fit(known.public)
