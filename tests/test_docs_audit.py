@@ -22,6 +22,9 @@ def test_the_examples_run_and_find_what_they_should(tmp_path: Path, monkeypatch:
     for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(compile(example, "docs/audit.md", "exec"), names)
     assert names["metrics"].auc.low > 0.5
+    groups = names["found"].verdicts[0].subgroups.groups
+    assert [group.name for group in groups[10:]] == ["ink = little", "ink = much"]
+    assert all(group.p_value is not None for group in groups[10:])
     canaries = Canaries.load(tmp_path / "canaries.safetensors")
     assert len(names["train_on"]) == 600 + int(canaries.included.sum())
 

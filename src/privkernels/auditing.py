@@ -29,7 +29,7 @@ from privkernels.audit import (
 )
 from privkernels.audit.inversions import InversionPanel
 from privkernels.audit.reconstructions import check_layers
-from privkernels.data import Records, load_arrays
+from privkernels.data import Records, load_arrays, load_attributes
 from privkernels.errors import FileMissingError, InvalidArgumentError
 from privkernels.progress import silent
 from privkernels.publishing import Release
@@ -59,14 +59,17 @@ def audit_files(
         report, json_path: where to write the audit as HTML and as JSON; both hold private data.
         settings: the files ``public`` (further non-members, for attacks that learn from them), ``test`` (records for
             test accuracy; the non-members where None) and ``canaries`` (written by
-            :meth:`privkernels.audit.Canaries.save`); ``n_classes`` (one more than the largest label of all files where
-            None); ``attacks`` (all of the library's where None); ``invert``: names of layers that records are
-            reconstructed from (:func:`privkernels.audit.reconstruct`); and thresholds, budget, config, cache, ... of
-            :func:`privkernels.audit.audit_models`.
+            :meth:`privkernels.audit.Canaries.save`); ``subgroups`` (names of arrays in the files of members and of
+            non-members, one value per record: the values are subgroups); ``n_classes`` (one more than the largest
+            label of all files where None); ``attacks`` (all of the library's where None); ``invert``: names of layers
+            that records are reconstructed from (:func:`privkernels.audit.reconstruct`); and thresholds, budget,
+            config, cache, ... of :func:`privkernels.audit.audit_models`.
 
     Raises:
         FileMissingError, CorruptFileError, UnsafeFormatError: a file cannot be read.
         MemberMismatchError: weights that do not fit the architecture.
+        InvalidArgumentError: the same model twice, or what :func:`privkernels.audit.audit_models` and
+            :func:`privkernels.data.load_attributes` refuse.
         OutputExistsError: ``report`` or ``json_path`` cannot be written.
     """
     _check_outputs(report, json_path)
@@ -120,6 +123,7 @@ def _audited(
     public: PathLike | None = None,
     test: PathLike | None = None,
     canaries: PathLike | None = None,
+    subgroups: Sequence[str] = (),
     n_classes: int | None = None,
     attacks: Sequence[Attack] | None = None,
     invert: Sequence[str] = (),
@@ -127,6 +131,7 @@ def _audited(
 ) -> tuple[ModelAudit, list[Target], Records, list[InversionPanel]]:
     """The audit, its targets, the records that accuracy was measured on, and reconstructed records as pictures."""
     records = _load({"members": members, "non-members": nonmembers, "public": public, "test": test}, n_classes)
+    inside, outside = (load_attributes(path, subgroups) for path in (members, nonmembers))
     make_model = _factory(model, records["members"])
     targets = [load_target(path, make_model, name) for path, name in zip(paths, _names(paths), strict=True)]
     check_layers(targets, invert)  # before the long work
@@ -138,6 +143,7 @@ def _audited(
         public=records.get("public"),
         test=records.get("test"),
         canaries=None if canaries is None else Canaries.load(canaries),
+        subgroups={name: (inside[name], outside[name]) for name in subgroups},
         make_model=make_model,
         **settings,
     )

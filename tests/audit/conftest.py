@@ -14,7 +14,7 @@ from privkernels.audit.exposed_records import exposed_records
 from privkernels.audit.plan import PlannedAttack
 from privkernels.audit.power import detectable_auc, detectable_tpr
 from privkernels.audit.selection import choose_attack
-from privkernels.audit.subgroups import groups_by_label, measure_subgroups
+from privkernels.audit.subgroups import groups_by_class, measure_subgroups
 from privkernels.audit.thresholds import worst
 from privkernels.data import Records
 from tests.support.membership import Game, numbered, play, table_target, train
@@ -102,7 +102,7 @@ def model_audit() -> ModelAudit:
         },
         "tpr@0.01",
     )
-    groups = groups_by_label(np.array(labels), np.array(labels))
+    groups = groups_by_class(np.array(labels), np.array(labels))
     verdicts = []
     for target in result.targets:
         scores = target.attacks[1].scores

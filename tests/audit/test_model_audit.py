@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from privkernels.attacks import Attack, GradientNorm, LiRA, LossThreshold, ShadowAttack, ShadowModelAttack, Shadows
 from privkernels.audit import ModelAudit, Target, Threshold, audit_models, make_canaries, white_box_advantage
@@ -29,10 +30,16 @@ def attacks() -> list[Attack]:
 
 
 @pytest.fixture(scope="module")
-def audited(game: Game, tmp_path_factory: pytest.TempPathFactory) -> ModelAudit:
+def stranger(game: Game) -> nn.Module:
+    """A network that saw neither members nor non-members."""
+    return train(game.attacker, game.config, seed=9)
+
+
+@pytest.fixture(scope="module")
+def audited(game: Game, stranger: nn.Module) -> ModelAudit:
     """An overfitted network and one that saw neither kind, with shadow models."""
     return audit_models(
-        [Target("leaking", game.target), Target("stranger", train(game.attacker, game.config, seed=9))],
+        [Target("leaking", game.target), Target("stranger", stranger)],
         attacks(),
         game.members,
         game.nonmembers,
@@ -177,6 +184,95 @@ def test_no_attack_at_all_is_an_error_that_names_the_reasons(game: Game) -> None
     other = Records(torch.zeros(30, 5), torch.zeros(30, dtype=torch.int64), 10, "other")
     with pytest.raises(InvalidArgumentError, match="same shape"):
         audit_models([Target("t", game.target)], attacks(), game.members, other, make_model=game.make_model)
+
+
+@pytest.fixture(scope="module")
+def annotated(game: Game, stranger: nn.Module) -> ModelAudit:
+    """A network trained on those members alone that students labelled, at random; and one that saw no member."""
+    rng, parts, by_whom = np.random.default_rng(2), [], []
+    for records in (part.subset(range(300)) for part in (game.members, game.nonmembers)):
+        student = rng.random(len(records)) < 0.3
+        labels = torch.where(torch.from_numpy(student), torch.from_numpy(rng.integers(0, 10, len(records))), records.y)
+        parts.append(Records(records.x, labels, 10, records.name))
+        by_whom.append(np.where(student, "student", "expert"))
+    seen, others = parts[0].subset(torch.from_numpy(by_whom[0] == "student")), game.attacker
+    trained_on = Records(torch.cat([seen.x, others.x]), torch.cat([seen.y, others.y]), 10, "students' and others")
+    return audit_models(
+        [Target("t", train(trained_on, game.config, seed=1)), Target("stranger", stranger)],
+        [LossThreshold()], *parts, make_model=game.make_model, config=CONFIG, n_shadows=8,
+        subgroups={"annotator": (by_whom[0], by_whom[1]), "batch": (np.arange(300) % 3, np.arange(300) % 3)},
+    )  # fmt: skip
+
+
+def test_a_leak_within_one_subgroup_is_named_and_no_other(annotated: ModelAudit) -> None:
+    leaking, stranger = (verdict.subgroups for verdict in annotated.verdicts)
+    assert leaking is not None
+    assert stranger is not None
+    assert "annotator = student" in leaking.leaking
+    assert "annotator = expert" not in leaking.leaking
+    assert "annotator = student" in str(leaking)
+    assert stranger.leaking == ()
+    assert annotated.attributes == ("annotator", "batch")
+    assert ModelAudit.from_dict(json.loads(json.dumps(annotated.to_dict()))) == annotated
+
+
+def test_classes_and_subgroups_share_one_error(annotated: ModelAudit) -> None:
+    found = annotated.verdicts[0].subgroups
+    assert found is not None
+    names = [group.name for group in found.groups]
+    assert names[:2] == ["class 0", "class 1"]
+    assert names[10:] == ["annotator = expert", "annotator = student", "batch = 0", "batch = 1", "batch = 2"]
+    assert [group.auc.confidence for group in found.groups] == pytest.approx([1 - 0.05 / (3 * 15)] * 15)
+    lowest = min(found.groups, key=lambda group: 1.0 if group.p_value is None else group.p_value)
+    assert lowest.name == "annotator = student"
+    assert lowest.p_value is not None
+    assert lowest.adjusted_p_value == pytest.approx(15 * lowest.p_value)
+
+
+def test_subgroups_that_cannot_be_measured_are_refused_before_the_long_work(game: Game) -> None:
+    def audited(make_model: Any, **subgroups: Any) -> None:
+        audit_models(
+            [Target("t", game.target)], [LossThreshold()], game.members, game.nonmembers,
+            make_model=make_model, subgroups=subgroups,
+        )  # fmt: skip
+
+    def never() -> None:
+        raise AssertionError("a shadow model was about to be trained")
+
+    whole = np.arange(600) % 2
+    with pytest.raises(InvalidArgumentError, match=r"'sex' of the non-members is \[599\], and there are 600"):
+        audited(never, sex=(whole, whole[1:]))
+    with pytest.raises(InvalidArgumentError, match="'age' of the members is float64"):
+        audited(never, age=(whole * 0.5, whole))
+    with pytest.raises(InvalidArgumentError, match="give the targets' architecture"):
+        audited(None, sex=(whole, whole))
+
+
+def test_subgroups_without_a_chosen_attack_are_said_to_be_missing(game: Game) -> None:
+    whole = np.arange(600) % 2
+    found = audit_models(
+        [Target("t", game.target)], [LossThreshold()], game.members, game.nonmembers,
+        make_model=game.make_model, config=TrainingConfig(epochs=1), n_shadows=2, subgroups={"sex": (whole, whole)},
+    )  # fmt: skip
+    assert found.choice is None
+    assert found.verdicts[0].subgroups is None
+    assert found.result.warnings[0].startswith("nothing is said of the subgroups")
+
+
+def test_a_target_for_comparison_is_attacked_and_not_judged(game: Game, stranger: nn.Module) -> None:
+    found = audit_models(
+        [Target("leaking", game.target, judged=False), Target("stranger", stranger)], [LossThreshold()],
+        game.members, game.nonmembers, thresholds=[Threshold(0.57)],
+    )  # fmt: skip
+    compared, judged = found.verdicts
+    area = found.result.targets[0].attacks[0].metrics.auc
+    assert area.low is not None
+    assert area.low > 0.57, "it would be above the threshold"
+    assert (compared.outcome, compared.decisions) == ("not judged", ())
+    assert judged.outcome == found.outcome == "below"
+    assert judged.decisions[0].confidence == 0.95, "it takes no share of the error"
+    with pytest.raises(InvalidArgumentError, match="at least one target that is judged"):
+        audit_models([Target("t", game.target, judged=False)], attacks(), game.members, game.nonmembers)
 
 
 def test_it_survives_its_file(audited: ModelAudit, tmp_path: Path) -> None:

@@ -259,6 +259,17 @@ def test_a_model_audit_shows_every_section_with_its_values(audited: Reader, mode
     assert "void" not in audited.words.split("How to read this report")[0]
 
 
+def test_attributes_and_models_for_comparison_are_named(model_audit: ModelAudit) -> None:
+    compared = dataclasses.replace(model_audit.verdicts[0], outcome="not judged", decisions=())
+    changed = dataclasses.replace(
+        model_audit, verdicts=(compared, model_audit.verdicts[1]), attributes=("sex", "<age>")
+    )
+    words = Reader(render_report(changed.result, audit=changed)).words
+    assert "The chosen attack within each class and each value of sex and <age>. All groups of one model" in words
+    assert "For comparison No threshold is decided for this model" in words
+    assert "The worst outcome of" not in words, "one model is judged"
+
+
 def test_the_order_is_outcome_then_evidence_then_detail(audited: Reader) -> None:
     assert [attributes.get("id") for attributes in audited.all("h2")] == [
         "decision", "warnings", "roc", "groups", "exposed", "checks", "choice", "power", "inversions", "summary",

@@ -104,7 +104,7 @@ def test_a_void_audit_measures_nothing(model_audit: ModelAudit) -> None:
 
 
 def test_every_outcome_has_words() -> None:
-    assert set(parts.OUTCOMES) == {"below", "above", "undecided", "void", "not asked"}
+    assert set(parts.OUTCOMES) == {"below", "above", "undecided", "void", "not asked", "not judged"}
 
 
 def test_groups_stand_with_the_leaking_ones_first(model_audit: ModelAudit) -> None:
@@ -118,7 +118,26 @@ def test_groups_stand_with_the_leaking_ones_first(model_audit: ModelAudit) -> No
     assert leaky["picture"] is not None
     assert leaky["words"].startswith("Shown to leak more than guessing: dog (of 4 tested).")
     assert published["words"].startswith("No group is shown to leak (of 4 tested).")
-    assert parts.group_tables(model_audit, None)[0]["names"]["3"] == "3"
+    assert parts.group_tables(model_audit, None)[0]["names"]["class 3"] == "class 3"
+
+
+def test_it_is_said_which_groups_share_the_error(model_audit: ModelAudit) -> None:
+    assert parts.group_kinds(model_audit) == "each class"
+    asked = dataclasses.replace(model_audit, attributes=("sex", "age"))
+    assert parts.group_kinds(asked) == "each class and each value of sex and age"
+
+
+def test_the_value_of_an_attribute_keeps_its_name(model_audit: ModelAudit) -> None:
+    found = model_audit.verdicts[0].subgroups
+    assert found is not None
+    named = dataclasses.replace(found.groups[3], name="ward = 3")
+    groups = dataclasses.replace(found, groups=(*found.groups, named))
+    audit = dataclasses.replace(
+        model_audit, verdicts=(dataclasses.replace(model_audit.verdicts[0], subgroups=groups),), attributes=("ward",)
+    )
+    table = parts.group_tables(audit, model_audit.result.class_names)[0]
+    assert table["names"]["ward = 3"] == "ward = 3"
+    assert table["words"].startswith("Shown to leak more than guessing: dog and ward = 3 (of 5 tested).")
 
 
 def test_exposed_records_are_listed_with_their_p_values(model_audit: ModelAudit) -> None:

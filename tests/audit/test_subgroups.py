@@ -9,7 +9,7 @@ from scipy import stats
 from privkernels.audit.intervals import auc
 from privkernels.audit.metrics import measure
 from privkernels.audit.null_tests import auc_p_value, tpr_p_value
-from privkernels.audit.subgroups import Subgroups, _holm, groups_by_label, measure_subgroups
+from privkernels.audit.subgroups import Subgroups, _holm, groups_by_attribute, groups_by_label, measure_subgroups
 from privkernels.errors import InvalidArgumentError, NonFiniteValueError
 
 
@@ -120,3 +120,39 @@ def test_bad_input_is_refused():
         measure_subgroups(scores, scores, good, confidence=0.0)
     with pytest.raises(NonFiniteValueError):
         measure_subgroups(scores * np.nan, scores, good)
+
+
+def test_every_value_of_an_attribute_is_a_subgroup():
+    sexes = groups_by_attribute("sex", ["f", "m", "f"], np.array(["m", "x"]))
+    assert list(sexes) == ["sex = f", "sex = m", "sex = x"]
+    assert [(inside.tolist(), outside.tolist()) for inside, outside in sexes.values()] == [
+        ([True, False, True], [False, False]),
+        ([False, True, False], [True, False]),
+        ([False, False, False], [False, True]),
+    ]
+    bands = groups_by_attribute("band", np.array([10, 2, 2], np.int8), np.array([2**63], np.uint64))
+    assert list(bands) == ["band = 2", "band = 10", f"band = {2**63}"]
+    assert [bands["band = 10"][0].tolist(), bands[f"band = {2**63}"][1].tolist()] == [[True, False, False], [True]]
+    assert list(groups_by_attribute("retired", [True, False], [True])) == ["retired = False", "retired = True"]
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "nonmembers", "words"),
+    [
+        ("age", [0.5, 1.0], [1, 2], "'age' of the members is float64"),
+        ("age", [1, 2], np.array(["a", 1], dtype=object), "'age' of the non-members is object"),
+        ("sex", [b"f"], [b"m"], "'sex' of the members is |S1"),
+        ("sex", ["f", "m"], [0, 1], "strings for both"),
+        ("sex", [["f"], ["m"]], ["f"], r"'sex' of the members is \[2, 1\]"),
+        ("zip", np.arange(60), np.arange(60, 101), "101 different values, more than 100"),
+        ("a = b", [1], [1], "without '='"),
+        (" ", [1], [1], "without '='"),
+    ],
+)
+def test_what_makes_no_subgroups_is_refused(name, members, nonmembers, words):
+    with pytest.raises(InvalidArgumentError, match=words):
+        groups_by_attribute(name, members, nonmembers)
+
+
+def test_a_hundred_values_are_taken():
+    assert len(groups_by_attribute("zip", np.arange(60), np.arange(60, 100))) == 100

@@ -24,7 +24,8 @@ QUICK = ("--epochs", 20, "--batch-size", 32, "--learning-rate", 0.1, "--shadows"
 
 
 def save(path: Path, records: Records) -> Path:
-    np.savez(path, x=records.x.numpy(), y=records.y.numpy())
+    ward = np.where(np.arange(len(records)) % 2, "north", "south")
+    np.savez(path, x=records.x.numpy(), y=records.y.numpy(), ward=ward)
     return path
 
 
@@ -46,10 +47,13 @@ def command(files: Path, *more: object) -> tuple[object, ...]:
 
 def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -> None:
     report, figures = tmp_path / "report.html", tmp_path / "audit.json"
-    done = run(*command(files, *QUICK, "--max-auc", 0.55, "--invert", "hidden", "--report", report, "--json", figures))
+    asked = ("--max-auc", 0.55, "--subgroup", "ward", "--invert", "hidden", "--report", report, "--json", figures)
+    done = run(*command(files, *QUICK, *asked))
     assert done.returncode == 1, done.stderr
     assert "above the 0.55 that is allowed" in done.stdout
     assert "was chosen among" in done.stdout
+    assert "Subgroups that leak more than guessing: " in done.stdout
+    assert "(of 12 tested" in done.stdout
     assert "training shadow models" in done.stderr
     saved = json.loads(figures.read_text())
     assert saved["format"] == "privkernels model audit 1"
@@ -57,7 +61,11 @@ def test_a_leak_exits_with_1_and_leaves_its_files(files: Path, tmp_path: Path) -
     assert [(found["layer"], found["n_records"]) for found in saved["reconstructions"]] == [("hidden", 8)]
     assert "from hidden:" in done.stdout
     assert "model.safetensors, inverted from hidden" in report.read_text()
+    assert [group["name"] for group in saved["verdicts"][0]["subgroups"]["groups"][10:]] == [
+        "ward = north", "ward = south",
+    ]  # fmt: skip
     assert '<h2 id="decision">' in report.read_text()
+    assert "each class and each value of ward" in report.read_text()
 
 
 def test_a_layer_that_is_not_there_ends_the_audit_before_the_long_work(files: Path) -> None:
@@ -103,6 +111,11 @@ def test_mistakes_are_named_on_one_line(files: Path, tmp_path: Path) -> None:
     for option in (("--max-auc", 0.6), ("--max-tpr", "0.01@0.001"), ("--test", files / "a.npz"), ("--cache", tmp_path)):
         assert f"{option[0]} go with" in fails(*release, *option), "an option that is not looked at is refused"
     assert "--data" in fails(*command(files, "--member-records", files / "a.npz"))
+    with np.load(files / "b.npz") as arrays:
+        np.savez(tmp_path / "d.npz", x=arrays["x"], y=arrays["y"])
+    plain = ("--subgroup", "ward", "--non-members", tmp_path / "d.npz")
+    assert "d.npz holds ['x', 'y'] and no 'ward'" in fails(*command(files, *plain))
+    assert "x and y are no attributes" in fails(*command(files, "--subgroup", "y"))
     (tmp_path / "model.pt").write_bytes(b"\x80\x04pickle")
     assert "pickle" in fails("audit", tmp_path / "model.pt", *command(files)[2:])
 
@@ -138,10 +151,10 @@ def test_compare_sets_models_side_by_side(files: Path, tmp_path: Path) -> None:
     state[name] = torch.where(state[name].abs() < state[name].abs().median(), 0.0, state[name])
     save_file(state, tmp_path / "pruned.safetensors")
     models = files / "model.safetensors", tmp_path / "pruned.safetensors"
-    done = run("compare", *models, *command(files)[2:], *QUICK, "--json", tmp_path / "c.json")
+    done = run("compare", *models, *command(files)[2:], *QUICK, "--subgroup", "ward", "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     left = sum(int(tensor.count_nonzero()) for tensor in state.values())
-    for words in ("not zero", f"{left:,}", "proven", "pruned.safetensors", "these sentences together"):
+    for words in ("not zero", f"{left:,}", "proven", "pruned.safetensors", "these sentences together", "(of 12 tested"):
         assert words in done.stdout
     assert len(json.loads((tmp_path / "c.json").read_text())["pairs"]) == 1
     assert "two or more" in fails("compare", models[0], *command(files)[2:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from privkernels.data import load_arrays
+from privkernels.data import load_arrays, load_attributes
 from privkernels.errors import (
     CorruptFileError,
     EmptyDataError,
@@ -57,6 +57,22 @@ def test_compressed_and_fortran_ordered_arrays_are_read(tmp_path: Path) -> None:
 def test_what_is_not_records_is_refused(tmp_path: Path, arrays: dict, error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         load_arrays(save(tmp_path / "a.npz", **arrays))
+
+
+def test_attributes_stand_beside_the_records(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npz", x=X, y=Y, sex=np.array(["f", "m", "f", "m"]), age=Y)
+    found = load_attributes(path, ["sex", "age"])
+    assert list(found) == ["sex", "age"]
+    assert found["sex"].tolist() == ["f", "m", "f", "m"]
+    assert found["age"].dtype == Y.dtype
+    assert load_attributes(path, []) == {}
+    with pytest.raises(InvalidArgumentError, match=r"no 'ward': save .*\(path, x=x, y=y, ward=ward\)"):
+        load_attributes(path, ["sex", "ward"])
+    with pytest.raises(InvalidArgumentError, match="without being asked for"):
+        load_attributes(path, ["y"])
+    objects = save(tmp_path / "b.npz", x=X, y=Y, sex=np.array(["f", None], dtype=object))
+    with pytest.raises(UnsafeFormatError, match="pickled"):
+        load_attributes(objects, ["sex"])
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

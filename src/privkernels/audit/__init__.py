@@ -22,7 +22,7 @@ from privkernels.audit.reconstructions import Reconstruction, reconstruct
 from privkernels.audit.report import write_report
 from privkernels.audit.selection import AttackChoice, choose_attack
 from privkernels.audit.self_test import SelfTest, self_test
-from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
+from privkernels.audit.subgroups import Subgroups, groups_by_attribute, groups_by_label, measure_subgroups
 from privkernels.audit.summary import COLUMNS, SummaryRow, Verdict, summary_rows, verdicts
 from privkernels.audit.thresholds import EXIT_CODES, Decision, Threshold, decide
 from privkernels.audit.white_box import WhiteBoxAdvantage, white_box_advantage
@@ -72,6 +72,7 @@ __all__ = [
     "detectable_epsilon",
     "detectable_tpr",
     "exposed_records",
+    "groups_by_attribute",
     "groups_by_label",
     "make_canaries",
     "measure",

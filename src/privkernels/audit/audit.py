@@ -44,12 +44,15 @@ class Target:
         guarantee: what is claimed and proven for it (see :mod:`privkernels.audit.guarantees`);
             None for an unprotected model.
         description: JSON-able facts for the report, such as the architecture.
+        judged: False for a model that others are compared with: :func:`privkernels.audit.audit_models` decides no
+            threshold for it.
     """
 
     name: str
     model: Predictor
     guarantee: Guarantee | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
+    judged: bool = True
 
 
 @dataclass(frozen=True)

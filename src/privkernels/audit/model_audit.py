@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,7 +38,14 @@ from privkernels.audit.plan import (
 from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_tpr
 from privkernels.audit.reconstructions import Reconstruction
 from privkernels.audit.selection import AttackChoice, ShadowScores, choose_attack
-from privkernels.audit.subgroups import Subgroups, groups_by_label, measure_subgroups
+from privkernels.audit.subgroups import (
+    Attributes,
+    Groups,
+    Subgroups,
+    groups_by_attribute,
+    groups_by_class,
+    measure_subgroups,
+)
 from privkernels.audit.thresholds import Decision, Threshold, decide, worst
 from privkernels.audit.white_box import WhiteBoxAdvantage, white_box_advantage
 from privkernels.data import Records
@@ -48,6 +56,10 @@ from privkernels.training import TrainingConfig
 # Shadow models that play the target when the attack is chosen.
 HELD_OUT = 2
 _RATES = (0.001, 0.01)
+_NO_SUBGROUPS = (
+    "nothing is said of the subgroups that were asked for: with so few shadow models no attack could be chosen "
+    "beforehand (8 suffice)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,13 @@ class TargetVerdict(JsonValue):
     Attributes:
         name: the target's.
         outcome: ``"below"``, ``"above"`` or ``"undecided"`` against the thresholds; ``"void"`` where a guard failed
-            that makes the figures meaningless; ``"not asked"`` without thresholds.
+            that makes the figures meaningless; ``"not asked"`` without thresholds; ``"not judged"`` for a target that
+            is there for comparison.
         decisions: one per threshold; where no attack could be chosen beforehand, one per threshold and attack, which
             share the error.
         exposed: records that the chosen attack exposes; None where they cannot be listed.
-        subgroups: the chosen attack within each class; None without one.
+        subgroups: the chosen attack within each class (``class 3``) and each value of the attributes that were given
+            (``sex = female``), all with one error together; None without a chosen attack.
         detectable: the smallest leaks that this audit could have found.
         epsilon: lower bounds on the epsilon of the training, from canaries; empty without.
         white_box: whether the best attack on weights beats the best on outputs, both chosen on held-out shadow models;
@@ -94,6 +108,7 @@ class ModelAudit(JsonFile):
         verdicts: one per target.
         reconstructions: what was brought back from layers (:func:`privkernels.audit.reconstruct`); empty where not
             asked.
+        attributes: whose values were asked for as subgroups.
     """
 
     FORMAT: ClassVar[str] = "privkernels model audit 1"
@@ -110,10 +125,11 @@ class ModelAudit(JsonFile):
     confidence: float
     verdicts: tuple[TargetVerdict, ...]
     reconstructions: tuple[Reconstruction, ...] = ()
+    attributes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
-        """The worst outcome of all targets, in the order void, above, undecided, below, not asked."""
+        """The worst outcome of all judged targets, in the order void, above, undecided, below, not asked."""
         found = {verdict.outcome for verdict in self.verdicts}
         return next(kind for kind in ("void", "above", "undecided", "below", "not asked") if kind in found)
 
@@ -135,6 +151,7 @@ def audit_models(
     workers: int | None = None,
     transforms: Mapping[str, Transform] | None = None,
     canaries: Canaries | None = None,
+    subgroups: Attributes | None = None,
     delta: float = 1e-5,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -152,7 +169,8 @@ def audit_models(
        ``confidence`` none of them is wrong, on any target or threshold.
 
     Args:
-        targets: at least one; distinct names.
+        targets: at least one that is judged; distinct names. Those that are not judged are attacked like the others,
+            but no threshold is decided for them, and they take no share of the error.
         attacks: unfitted; those that cannot be made are named with the reason. Cheapest first: what no longer fits into
             the budget is left out.
         members: records that the targets were trained on, or a random part of them.
@@ -168,16 +186,26 @@ def audit_models(
             and the scores of the attacks that were made. Private.
         canaries: what :func:`privkernels.audit.make_canaries` made and the targets' training included by coin flips:
             they bound its epsilon from below at ``delta``. Their scores are minus the loss, fixed beforehand.
+        subgroups: attribute -> a value for each member [m] and for each non-member [n], integers, bools or strings: the
+            chosen attack is measured within each of its values. Fix them before looking at any score. All values of
+            all attributes and all classes are one family with one error, ``1 - confidence`` per target.
         transforms: augmentations that the target may have been trained with, by name; for pictures mirroring and a
             shift where None.
 
     Raises:
-        InvalidArgumentError: no target, or no attack that can be made.
+        InvalidArgumentError: no target that is judged, no attack that can be made, or subgroups without
+            ``make_model`` or that :func:`privkernels.audit.groups_by_attribute` refuses.
         Others as :func:`privkernels.audit.audit` and :func:`privkernels.attacks.train_shadows` do.
     """
-    if not targets:
-        raise InvalidArgumentError("expected at least one target, got none")
+    if not any(target.judged for target in targets):
+        raise InvalidArgumentError("expected at least one target that is judged, got none")
     clock, pool = Clock(budget), _joined(members, nonmembers)
+    if subgroups and make_model is None:
+        raise InvalidArgumentError(
+            "subgroups are measured with an attack that was chosen beforehand, which takes shadow models: give the "
+            "targets' architecture too"
+        )
+    groups = _groups(members, nonmembers, subgroups or {})
     # Before the long work, so that canaries that can show nothing are refused at once.
     bounds: dict[str, tuple[EpsilonBound, ...]] = {target.name: () for target in targets}
     if canaries is not None:
@@ -209,16 +237,25 @@ def audit_models(
         raise InvalidArgumentError("no attack can be made: " + "; ".join(f"{row.attack}: {row.reason}" for row in plan))
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
     choice = _choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
+    if subgroups and choice is None:
+        result = replace(result, warnings=(_NO_SUBGROUPS, *result.warnings))
     void = checks.voided(found)
-    families = len(targets) * max(1, len(thresholds))
+    families = sum(target.judged for target in targets) * max(1, len(thresholds))
     verdicts = []
     for target, outcome in zip(targets, result.targets, strict=True):
-        verdict = _verdict(outcome, choice, thresholds, members, nonmembers, void, confidence, families)
-        verdict = replace(verdict, white_box=_white_box(outcome, choice, ready, confidence))
-        verdicts.append(replace(verdict, epsilon=bounds[target.name]))
+        limits = thresholds if target.judged else ()
+        verdict = _verdict(outcome, choice, limits, members, nonmembers, void, confidence, families)
+        verdict = replace(
+            verdict,
+            outcome=verdict.outcome if target.judged or void else "not judged",
+            subgroups=_subgroups(outcome, choice, groups, confidence),
+            epsilon=bounds[target.name],
+            white_box=_white_box(outcome, choice, ready, confidence),
+        )
+        verdicts.append(verdict)
     return ModelAudit(
         ModelAudit.FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
-        clock.elapsed(), budget, confidence, tuple(verdicts),
+        clock.elapsed(), budget, confidence, tuple(verdicts), attributes=tuple(subgroups or ()),
     )  # fmt: skip
 
 
@@ -345,7 +382,7 @@ def _verdict(
         outcome,
         tuple(decisions),
         _exposed(first) if choice is not None else None,
-        _subgroups(first, members, nonmembers, confidence) if choice is not None else None,
+        None,  # audit_models adds the subgroups
         tuple(_detectable(len(members), len(nonmembers), len(judged))),
     )
 
@@ -370,9 +407,27 @@ def _exposed(attack: AttackResult) -> ExposedRecords | None:
         return None
 
 
-def _subgroups(attack: AttackResult, members: Records, nonmembers: Records, confidence: float) -> Subgroups:
-    groups = groups_by_label(members.y.cpu().numpy(), nonmembers.y.cpu().numpy())
-    return measure_subgroups(*attack.scores, groups, confidence=confidence)
+def _groups(members: Records, nonmembers: Records, attributes: Attributes) -> Groups:
+    """The classes, and then the values of each attribute."""
+    groups = groups_by_class(members.y.cpu().numpy(), nonmembers.y.cpu().numpy())
+    for name, values in attributes.items():
+        for part, given, role in zip((members, nonmembers), values, ("members", "non-members"), strict=True):
+            if np.shape(given) != (len(part),):
+                raise InvalidArgumentError(
+                    f"attribute {name!r} of the {role} is {list(np.shape(given))}, and there are {len(part)} of them: "
+                    "give one value per record"
+                )
+        groups |= groups_by_attribute(name, *values)
+    return groups
+
+
+def _subgroups(
+    target: TargetResult, choice: AttackChoice | None, groups: Groups, confidence: float
+) -> Subgroups | None:
+    if choice is None:
+        return None
+    scores = next(attack.scores for attack in target.attacks if attack.attack == choice.name)
+    return measure_subgroups(*scores, groups, confidence=confidence)
 
 
 def _detectable(m: int, n: int, statements: int) -> list[MinimumDetectable]:

@@ -141,6 +141,8 @@ def _audited(audit: ModelAudit) -> dict[str, Any]:
         "outcome": sections.OUTCOMES[audit.outcome][1],
         "check_summary": sections.check_summary(audit),
         "checks": sections.check_rows(audit),
+        "n_judged": sum(verdict.outcome != "not judged" for verdict in audit.verdicts),
+        "group_kinds": sections.group_kinds(audit),
         "exposed": sections.exposed_lists(audit),
         "choice": sections.choice_table(audit),
         "fidelity": sections.fidelity_rows(audit.result),

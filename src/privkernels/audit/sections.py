@@ -44,6 +44,7 @@ OUTCOMES = {
         "membership.",
     ),
     "not asked": ("plain", "No threshold was asked for", "Nothing was decided; the figures stand for themselves."),
+    "not judged": ("plain", "For comparison", "No threshold is decided for this model; it has no part in the outcome."),
 }
 
 _CHECKS: dict[bool | None, tuple[str, str, str]] = {
@@ -222,9 +223,16 @@ def _group_order(group: SubgroupFigures) -> tuple[bool, bool, float, str]:
 
 
 def _class_name(name: str, class_names: Sequence[str] | None) -> str:
-    if class_names is not None and name.isdecimal() and int(name) < len(class_names):
-        return class_names[int(name)]
+    """The class that is called ``class 3`` by its own name; the value of an attribute as it is."""
+    number = name.removeprefix("class ")
+    if class_names is not None and number != name and number.isdecimal() and int(number) < len(class_names):
+        return class_names[int(number)]
     return name
+
+
+def group_kinds(audit: ModelAudit) -> str:
+    """``each class and each value of sex and age``."""
+    return f"each class and each value of {listed(audit.attributes)}" if audit.attributes else "each class"
 
 
 def exposed_lists(audit: ModelAudit) -> list[dict[str, Any]]:

@@ -24,11 +24,16 @@ from privkernels.errors import InvalidArgumentError
 Mask = npt.NDArray[np.bool_]
 # Name -> which members and which non-members belong to it; subgroups may overlap.
 Groups = Mapping[str, tuple[Mask, Mask]]
+# Name -> a value for each member, and for each non-member: integers, bools or strings.
+Attributes = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
 
 # Intervals per subgroup: the area, the true and the false positive rate. They share the error.
 _INTERVALS = 3
 # Tests per subgroup: the area, and the members above nearly all non-members.
 _TESTS = 2
+# Distinct values of an attribute. What has more is an identifier or a measurement and divides the records into groups
+# too small to say anything of, while each takes its share of the error from all others.
+MOST_VALUES = 100
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,58 @@ def groups_by_label(member_labels: Labels, nonmember_labels: Labels) -> dict[str
     """
     inside, outside = np.asarray(member_labels), np.asarray(nonmember_labels)
     return {str(label): (inside == label, outside == label) for label in np.union1d(inside, outside).tolist()}
+
+
+def groups_by_class(member_labels: Labels, nonmember_labels: Labels) -> dict[str, tuple[Mask, Mask]]:
+    """One subgroup per class, called ``class 3``; see :func:`groups_by_label`."""
+    return {f"class {name}": masks for name, masks in groups_by_label(member_labels, nonmember_labels).items()}
+
+
+def groups_by_attribute(
+    name: str, member_values: npt.ArrayLike, nonmember_values: npt.ArrayLike
+) -> dict[str, tuple[Mask, Mask]]:
+    """One subgroup per distinct value of an attribute, called ``sex = female``, in the order of the values.
+
+    Args:
+        name: of the attribute.
+        member_values, nonmember_values: integers or bools in both, or strings in both, [m] and [n].
+
+    Raises:
+        InvalidArgumentError: a name that is empty or holds "="; values of another type, not one for each record, or
+            more than 100 different ones.
+    """
+    if not name.strip() or "=" in name:
+        raise InvalidArgumentError(f"an attribute has a name without '=', got {name!r}")
+    inside, outside = (
+        _values(name, values, role) for values, role in ((member_values, "members"), (nonmember_values, "non-members"))
+    )
+    if (inside.dtype.kind == "U") != (outside.dtype.kind == "U"):
+        raise InvalidArgumentError(
+            f"attribute {name!r} is {inside.dtype} for the members and {outside.dtype} for the non-members: give "
+            "integers for both or strings for both"
+        )
+    # Not NumPy's union, which makes floats of signed and unsigned integers together.
+    values = sorted(set(inside.tolist()) | set(outside.tolist()))
+    if len(values) > MOST_VALUES:
+        raise InvalidArgumentError(
+            f"attribute {name!r} has {len(values)} different values, more than {MOST_VALUES}: it tells "
+            "records apart rather than groups, and all values share one error. Put them into fewer groups"
+        )
+    return {f"{name} = {value}": (inside == value, outside == value) for value in values}
+
+
+def _values(name: str, values: npt.ArrayLike, role: str) -> npt.NDArray[np.generic]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuU":
+        raise InvalidArgumentError(
+            f"attribute {name!r} of the {role} is {array.dtype}: give integers or strings (NumPy's, not Python "
+            "objects), and numbers such as an age as the bands that they fall into"
+        )
+    if array.ndim != 1:
+        raise InvalidArgumentError(
+            f"attribute {name!r} of the {role} is {list(array.shape)}: give one value per record"
+        )
+    return array
 
 
 def _figures(inside: Array, outside: Array, rate: float, confidence: float) -> tuple[Figure, TprAtFpr]:

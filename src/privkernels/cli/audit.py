@@ -44,6 +44,10 @@ NonMembers = Annotated[
 Public = Annotated[Path | None, typer.Option(help=".npz: further non-members, for attacks that learn from them.")]
 Test = Annotated[Path | None, typer.Option(help=".npz: records for test accuracy (default: the non-members).")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes (default: largest label + 1).")]
+Subgroup = Annotated[
+    list[str] | None,
+    typer.Option(help="An array in members and non-members, such as sex: each of its values is a subgroup."),
+]
 Budget = Annotated[str | None, typer.Option(help="Time for everything: 90s, 10m, 1.5h (default: no limit).")]
 Cache = Annotated[
     Path | None, typer.Option(help="Keep shadow models and scores here (private), for the next audit or to continue.")
@@ -75,6 +79,7 @@ def audit(
     canaries: Annotated[
         Path | None, typer.Option(help="Canaries that were in the training by coin flips: they bound its epsilon.")
     ] = None,
+    subgroup: Subgroup = None,
     budget: Budget = None,
     max_tpr: MaxTpr = None,
     max_auc: MaxAuc = None,
@@ -134,9 +139,9 @@ def audit(
         raise InvalidArgumentError("--member-records goes with --data and a folder of members")
     result = _audit_files(
         targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
-        thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget), n_shadows=shadows, cache=cache,
-        config=training_config(epochs, batch_size, learning_rate, optimizer), report=report, json_path=json_path,
-        invert=invert or [],
+        subgroups=subgroup or [], thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget),
+        n_shadows=shadows, cache=cache, config=training_config(epochs, batch_size, learning_rate, optimizer),
+        report=report, json_path=json_path, invert=invert or [],
     )  # fmt: skip
     _exit(result)
 
@@ -152,6 +157,7 @@ def compare(
     public: Public = None,
     test: Test = None,
     classes: Classes = None,
+    subgroup: Subgroup = None,
     budget: Budget = None,
     max_tpr: MaxTpr = None,
     max_auc: MaxAuc = None,
@@ -172,10 +178,10 @@ def compare(
         raise InvalidArgumentError("give --model and --non-members")
     with progress_bar() as progress:
         result = auditing.compare_files(
-            targets, model, members, nonmembers, public=public, test=test, n_classes=classes, report=report,
-            json_path=json_path, thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget),
-            n_shadows=shadows, cache=cache, config=training_config(epochs, batch_size, learning_rate, optimizer),
-            invert=invert or [], progress=progress,
+            targets, model, members, nonmembers, public=public, test=test, n_classes=classes,
+            subgroups=subgroup or [], report=report, json_path=json_path, budget=_seconds(budget), n_shadows=shadows,
+            thresholds=_thresholds(max_tpr or [], max_auc), cache=cache, invert=invert or [], progress=progress,
+            config=training_config(epochs, batch_size, learning_rate, optimizer),
         )  # fmt: skip
     print_comparison(result)
     _say_report(report)

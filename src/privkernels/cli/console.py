@@ -18,7 +18,7 @@ from privkernels.errors import PrivkernelsError
 from privkernels.progress import Progress
 
 if TYPE_CHECKING:
-    from privkernels.audit import AuditResult, Comparison, ModelAudit
+    from privkernels.audit import AuditResult, Comparison, ModelAudit, TargetVerdict
     from privkernels.privacy.guarantee import Guarantee
 
 INTERRUPTED = 130
@@ -137,6 +137,7 @@ def print_model_audit(audit: ModelAudit) -> None:
             out.print(Text(str(smallest)))
         if verdict.exposed is not None:
             out.print(Text(f"{verdict.name}: {verdict.exposed}"))
+        _print_subgroups(verdict)
         if verdict.white_box is not None:
             out.print(Text(f"{verdict.name}: {verdict.white_box.verdict}"))
         for bound in verdict.epsilon:
@@ -146,8 +147,15 @@ def print_model_audit(audit: ModelAudit) -> None:
         for found in audit.reconstructions:
             if found.target == verdict.name:
                 out.print(Text(f"{verdict.name}: {found}"))
+        if verdict.outcome == "not judged":
+            out.print(Text(f"{verdict.name}: for comparison; no threshold is decided for it"))
         if verdict.outcome == "void":
             out.print(Text(f"{verdict.name}: void: a check failed that the figures rest on", style="yellow"))
+
+
+def _print_subgroups(verdict: TargetVerdict) -> None:
+    if verdict.subgroups is not None and verdict.outcome != "void":
+        out.print(Text(f"{verdict.name}: {verdict.subgroups}"))
 
 
 def _print_limits(audit: ModelAudit) -> None:
@@ -188,6 +196,8 @@ def print_comparison(comparison: Comparison) -> None:
     for pair in comparison.pairs:
         out.print(Text(pair.sentence))
     out.print(Text(f"All of these sentences together hold with {comparison.confidence:.0%} confidence."))
+    for verdict in comparison.audit.verdicts:
+        _print_subgroups(verdict)
     _print_limits(comparison.audit)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from privkernels.data.arrays import load_arrays
+from privkernels.data.arrays import load_arrays, load_attributes
 from privkernels.data.loading import available, load
 from privkernels.data.records import DataSet, Records
 
-__all__ = ["DataSet", "Records", "available", "load", "load_arrays"]
+__all__ = ["DataSet", "Records", "available", "load", "load_arrays", "load_attributes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,28 @@ def load_arrays(path: str | os.PathLike[str], *, n_classes: int | None = None) -
     )
 
 
+def load_attributes(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
+    """Read what a ``.npz`` file of records says of each besides ``x`` and ``y``, such as a person's sex.
+
+    ``numpy.savez(path, x=x, y=y, sex=sex)`` saves it so. The arrays are returned as they are: their length and type
+    are judged by what uses them.
+
+    Args:
+        path: the file, as for :func:`load_arrays`.
+        names: of the arrays.
+
+    Raises:
+        InvalidArgumentError: there is no such array, or it is ``x`` or ``y``.
+        FileMissingError, CorruptFileError, UnsafeFormatError: as for :func:`load_arrays`.
+    """
+    if {"x", "y"} & set(names):
+        raise InvalidArgumentError(
+            "x and y are no attributes: they hold the records and their classes, which are subgroups without being "
+            "asked for"
+        )
+    return {name: _array(Path(path), name) for name in names}
+
+
 def _array(path: Path, name: str) -> npt.NDArray[np.generic]:
     if not path.is_file():
         raise FileMissingError(f"there is no file {path}: give a .npz file with x and y")
@@ -58,8 +81,10 @@ def _array(path: Path, name: str) -> npt.NDArray[np.generic]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if name not in archive.files:
+                further = "" if name in ("x", "y") else f", {name}={name}"
                 raise InvalidArgumentError(
-                    f"{path} holds {sorted(archive.files)} and no {name!r}: save it with numpy.savez(path, x=x, y=y)"
+                    f"{path} holds {sorted(archive.files)} and no {name!r}: save it with "
+                    f"numpy.savez(path, x=x, y=y{further})"
                 )
             array: npt.NDArray[np.generic] = archive[name]
             return array
