@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 import privkernels
 from privkernels import workflow
+from privkernels.attacks import LossThreshold
+from privkernels.audit import ModelAudit, Threshold, all_attacks, make_canaries
 from privkernels.data import DataSet, Records, load
 from privkernels.errors import ConfigurationChangedError, InvalidArgumentError, TooFewRecordsError
 from privkernels.publishing import DpPgSettings
@@ -63,6 +65,71 @@ def test_an_audit_refuses_other_records(digits, members):
     other = Records(digits.train.x + 1, digits.train.y, 10, digits.train.name)
     with pytest.raises(ConfigurationChangedError):
         workflow.audit_records(DataSet("digits", other, digits.test), run)
+
+
+class Asked(Exception):
+    """Carries what audit_models was asked for, instead of its work."""
+
+
+@pytest.fixture
+def asked(monkeypatch, digits, members, tmp_path):
+    """What an audit of a release asks of audit_models: positional arguments, and those by name."""
+    workflow.publish(members, DpPgSettings(1.0, mode="paper"), tmp_path / "release")
+
+    def stop(*arguments, **settings):
+        raise Asked(arguments, settings)
+
+    def ask(folder=members, **settings):
+        monkeypatch.setattr(workflow, "audit_models", stop)
+        with pytest.raises(Asked) as caught:
+            workflow.audit_release(tmp_path / "release", folder, digits, **settings)
+        return caught.value.args
+
+    return ask
+
+
+def test_an_audit_of_a_release_knows_what_an_auditor_does(asked, digits, members):
+    (targets, attacks, inside, outside), settings = asked(max_records=50, thresholds=[Threshold(0.6)], budget=60.0)
+    assert [target.judged for target in targets] == [False, True]
+    assert targets[0].name == "unprotected member"
+    assert [attack.name for attack in attacks] == [attack.name for attack in all_attacks(inside)]
+    run = load_training(members)
+    roles = workflow.audit_records(digits, run, max_records=50)
+    assert (len(inside), len(outside), len(settings["public"])) == (50, 50, 100)
+    assert rows(inside) == rows(roles.members)
+    assert rows(settings["public"]) == rows(roles.attacker)
+    assert settings["test"] is digits.test
+    assert settings["config"] == run.config == QUICK
+    assert settings["thresholds"] == [Threshold(0.6)]
+    assert settings["budget"] == 60.0
+    a, b = (settings["make_model"]().state_dict() for _ in range(2))
+    assert not same(a, b), "every shadow model starts from parameters of its own"
+
+
+def test_an_audit_of_a_release_goes_without_the_member_where_asked(asked):
+    (targets, *_), settings = asked(unprotected=False, config=TrainingConfig(epochs=7))
+    assert [target.judged for target in targets] == [True]
+    assert settings["config"].epochs == 7
+
+
+def test_an_audit_of_a_release_is_the_audit_of_models(digits, members, tmp_path):
+    workflow.publish(members, DpPgSettings(1.0, mode="paper"), tmp_path / "release")
+    canaries = make_canaries(digits.test, 50, "natural", Key.from_seed(1))
+    canaries.save(tmp_path / "canaries.safetensors")
+    found = workflow.audit_release(
+        tmp_path / "release", members, digits, attacks=[LossThreshold()], max_records=100, n_shadows=8,
+        thresholds=[Threshold(0.95)], canaries=tmp_path / "canaries.safetensors",
+        report=tmp_path / "report.html", json_path=tmp_path / "audit.json",
+    )  # fmt: skip
+    assert ModelAudit.load(tmp_path / "audit.json") == found
+    member, release = found.verdicts
+    assert member.name == "unprotected member"
+    assert (member.outcome, release.outcome, found.outcome) == ("not judged", "below", "below")
+    assert found.choice is not None
+    assert all(verdict.epsilon for verdict in found.verdicts)
+    words = (tmp_path / "report.html").read_text()
+    for part in ("Below the thresholds", "For comparison", "released value", "subsets"):
+        assert part in words, part
 
 
 def test_the_pool_is_a_choice_without_repetition():

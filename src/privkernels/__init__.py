@@ -7,7 +7,7 @@ The whole way in a few calls::
     data = pk.load_data("mnist", root="data")
     pk.train(data, "mnist-net", "members", members=50)
     pk.publish("members", pk.DpPgSettings(epsilon=1.0), "release")
-    pk.audit_release("release", "members", data, report="report.html")
+    pk.audit_release("release", "members", data, budget=600, report="report.html")
 
 The parts are in :mod:`privkernels.ops` (kernels), :mod:`privkernels.privacy`, :mod:`privkernels.publishing`,
 :mod:`privkernels.training`, :mod:`privkernels.attacks` and :mod:`privkernels.audit`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from privkernels.audit import (
     all_attacks,
     audit_models,
     compare,
-    reconstruct,
     write_report,
 )
 from privkernels.audit.inversions import InversionPanel
@@ -33,7 +31,7 @@ from privkernels.data import Records, load_arrays, load_attributes
 from privkernels.errors import FileMissingError, InvalidArgumentError
 from privkernels.progress import silent
 from privkernels.publishing import Release
-from privkernels.workflow import release_target
+from privkernels.workflow import release_target, with_reconstructions
 
 PathLike = str | os.PathLike[str]
 
@@ -147,11 +145,9 @@ def _audited(
         make_model=make_model,
         **settings,
     )
-    found, pictures = reconstruct(
-        targets, invert, records["members"], records["non-members"], progress=settings.get("progress", silent)
+    audit, pictures = with_reconstructions(
+        audit, targets, invert, records["members"], records["non-members"], settings.get("progress", silent)
     )
-    seconds = audit.seconds + sum(each.seconds for each in found)
-    audit = replace(audit, reconstructions=tuple(found), seconds=seconds)
     return audit, targets, records.get("test", records["non-members"]), pictures
 
 

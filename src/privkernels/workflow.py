@@ -16,8 +16,19 @@ import torch
 from torch import nn
 
 from privkernels import _files, models
-from privkernels.attacks import Attack, LossThreshold, ShadowModelAttack, train_shadows
-from privkernels.audit import AuditResult, KdePanel, Target, audit, write_report
+from privkernels.attacks import Attack
+from privkernels.audit import (
+    Canaries,
+    InversionPanel,
+    KdePanel,
+    ModelAudit,
+    Target,
+    all_attacks,
+    audit_models,
+    reconstruct,
+    write_report,
+)
+from privkernels.audit.reconstructions import check_layers
 from privkernels.data import DataSet, Records
 from privkernels.errors import (
     ConfigurationChangedError,
@@ -327,19 +338,6 @@ def audit_records(
     return AuditRecords(members, some(nonmembers, max_records), some(attacker, 2 * max_records), data.test)
 
 
-def default_attacks(
-    make_model: Callable[[], nn.Module],
-    attacker: Records,
-    config: TrainingConfig,
-    *,
-    shadows: int = 8,
-    progress: Progress = silent,
-) -> list[Attack]:
-    """The loss threshold and the fitted shadow-model attack."""
-    trained = train_shadows(make_model, attacker, config, shadows, progress=progress)
-    return [LossThreshold(), ShadowModelAttack().fit(trained)]
-
-
 def audit_release(
     releases: PathLike | Sequence[PathLike],
     members: PathLike,
@@ -349,13 +347,19 @@ def audit_release(
     report: PathLike | None = None,
     json_path: PathLike | None = None,
     config: TrainingConfig | None = None,
-    shadows: int = 8,
+    attacks: Sequence[Attack] | None = None,
+    canaries: PathLike | None = None,
+    invert: Sequence[str] = (),
     max_records: int = 5000,
     member_records: Sequence[int] | None = None,
     unprotected: bool = True,
-    progress: Progress = silent,
-) -> AuditResult:
-    """Attack released models, and member 0 as it is, with the same attacks on the same records.
+    **settings: Any,
+) -> ModelAudit:
+    """Audit released models, and member 0 as it is for comparison; see :func:`privkernels.audit.audit_models`.
+
+    Who is who says :func:`audit_records`; the attacker's records are the public ones. No threshold is decided for
+    member 0, and it has no part in the outcome. Shadow models start from initialisations of their own; the members'
+    common one, which the folder holds, was measured to make no attack stronger (digits, 600 records, mlp-32).
 
     Args:
         releases: one or more folders that :func:`publish` wrote.
@@ -363,11 +367,24 @@ def audit_release(
         data: what the members were trained on.
         model: spec of the architecture; from the training folder if None.
         report: where to write the HTML report; it holds private data.
-        json_path: where to write the figures as JSON; private too.
+        json_path: where to write the audit as JSON; private too.
         config: how to train shadow models; as the members if None.
+        attacks: unfitted; all of the library's where None.
+        canaries: file that :meth:`privkernels.audit.Canaries.save` wrote.
+        invert: names of layers that records are reconstructed from (:func:`privkernels.audit.reconstruct`).
+        max_records: most members, and most non-members, to attack.
         member_records: for members trained elsewhere, which records of the training split member 0 was trained on.
             Without it all of them are taken for members, and a warning says so.
         unprotected: also attack member 0.
+        settings: thresholds, budget, n_shadows, cache, progress, ... of :func:`privkernels.audit.audit_models`.
+
+    Raises:
+        InvalidArgumentError: the same release twice, an architecture that is not known, or what
+            :func:`privkernels.audit.audit_models` refuses.
+        OutputExistsError: ``report`` or ``json_path`` cannot be written.
+        ConfigurationChangedError: other data than the members were trained on, or a training that is not finished.
+        FileMissingError, CorruptFileError, UnsafeFormatError, MemberMismatchError: a release, a member or the canaries
+            cannot be read, or do not fit the architecture.
     """
     for path in (report, json_path):
         if path is not None:
@@ -383,27 +400,46 @@ def audit_release(
     targets = [] if not unprotected else [_unprotected_target(collection, make_model)]
     for folder, release in zip(folders, loaded, strict=True):
         targets.append(release_target(release, make_model, str(folder)))
-    attacks = default_attacks(
-        make_model,
-        records.attacker,
-        config or (run.config if run else TrainingConfig()),
-        shadows=shadows,
-        progress=progress,
+    check_layers(targets, invert)  # before the long work
+    audit = audit_models(
+        targets,
+        all_attacks(records.members) if attacks is None else attacks,
+        records.members,
+        records.nonmembers,
+        make_model=make_model,
+        config=config or (run.config if run else TrainingConfig()),
+        public=records.attacker,
+        test=records.test,
+        canaries=None if canaries is None else Canaries.load(canaries),
+        **settings,
     )
-    result = audit(targets, attacks, records.members, records.nonmembers, test=records.test, progress=progress)
+    audit, pictures = with_reconstructions(
+        audit, targets, invert, records.members, records.nonmembers, settings.get("progress", silent)
+    )
     if run is None and member_records is None:
-        result = dataclasses.replace(result, warnings=(_ALL_ARE_MEMBERS, *result.warnings))
+        warnings = (_ALL_ARE_MEMBERS, *audit.result.warnings)
+        audit = dataclasses.replace(audit, result=dataclasses.replace(audit.result, warnings=warnings))
     if json_path is not None:
-        result.save(json_path)
+        audit.save(json_path)
     if report is not None:
         initial = _files.read_safetensors(run.initial_path)[0] if run else None
-        write_report(
-            result,
-            report,
-            panels=kde_panels(collection, loaded[0], initial),
-            how=release_facts(loaded[0]),
-        )
-    return result
+        panels = kde_panels(collection, loaded[0], initial)
+        write_report(audit.result, report, audit=audit, panels=panels, pictures=pictures, how=release_facts(loaded[0]))
+    return audit
+
+
+def with_reconstructions(
+    audit: ModelAudit,
+    targets: Sequence[Target],
+    layers: Sequence[str],
+    members: Records,
+    nonmembers: Records,
+    progress: Progress = silent,
+) -> tuple[ModelAudit, list[InversionPanel]]:
+    """The audit with what :func:`privkernels.audit.reconstruct` brings back from the layers, and the pictures."""
+    found, pictures = reconstruct(targets, layers, members, nonmembers, progress=progress)
+    seconds = audit.seconds + sum(each.seconds for each in found)
+    return dataclasses.replace(audit, reconstructions=tuple(found), seconds=seconds), pictures
 
 
 def _model_factory(spec: str | None, data: DataSet) -> Callable[[], nn.Module]:
@@ -415,12 +451,12 @@ def _model_factory(spec: str | None, data: DataSet) -> Callable[[], nn.Module]:
     if spec.startswith("<"):
         raise InvalidArgumentError(f"the members were trained from {spec}, which has no importable name: give model")
     shape, classes = tuple(data.train.x.shape[1:]), data.train.n_classes
-    return lambda: models.build(spec, input_shape=shape, n_classes=classes, seed=0)
+    return lambda: models.build(spec, input_shape=shape, n_classes=classes)
 
 
 def _unprotected_target(collection: ParameterCollection, make_model: Callable[[], nn.Module]) -> Target:
     member = models.load_weights(make_model(), collection.state_dict(0))
-    return Target("unprotected member", member, None, {"file": collection.paths[0].name})
+    return Target("unprotected member", member, None, {"file": collection.paths[0].name}, judged=False)
 
 
 def release_target(release: Release, make_model: Callable[[], nn.Module], name: str) -> Target:

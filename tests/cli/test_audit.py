@@ -108,7 +108,7 @@ def test_mistakes_are_named_on_one_line(files: Path, tmp_path: Path) -> None:
     assert "is damaged" in fails(*command(files, "--members", tmp_path / "c.npz"))
     assert "go with --members as a .npz" in fails(*command(files, "--data", "digits"))
     release = ("audit", files, "--members", files, "--data", "digits")
-    for option in (("--max-auc", 0.6), ("--max-tpr", "0.01@0.001"), ("--test", files / "a.npz"), ("--cache", tmp_path)):
+    for option in (("--public", files), ("--classes", 10), ("--test", files / "a.npz"), ("--subgroup", "ward")):
         assert f"{option[0]} go with" in fails(*release, *option), "an option that is not looked at is refused"
     assert "--data" in fails(*command(files, "--member-records", files / "a.npz"))
     with np.load(files / "b.npz") as arrays:
@@ -139,6 +139,40 @@ def test_canaries_come_from_their_file(files: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "epsilon >= 0 at delta = 1e-05" in done.stdout
     assert "holds no canaries" in fails(*command(files, "--canaries", files / "model.safetensors"))
+
+
+def test_a_release_is_audited_like_any_model(members: Path, tmp_path: Path) -> None:
+    """Every option but those that say which records: the folder of members and the data set say it."""
+    release, report, figures = tmp_path / "release", tmp_path / "report.html", tmp_path / "audit.json"
+    assert run("publish", members, "--epsilon", 1, "--mode", "paper", "--out", release).returncode == 0
+    command = ("audit", release, "--members", members, "--data", "digits", "--max-records", 25, "--shadows", 8)
+    asked = ("--max-auc", 0.501, "--max-tpr", "0.9@0.3", "--budget", "1h", "--cache", tmp_path / "shadows")
+    done = run(*command, *asked, "--invert", "hidden", "--report", report, "--json", figures)
+    assert done.returncode in (1, 2), "no 25 members show an AUC of at most 0.501"
+    assert "was chosen among" in done.stdout
+    assert "unprotected member: for comparison; no threshold is decided for it" in done.stdout
+    assert f"{release}: AUC at most 0.501: " in done.stdout
+    found = audit.ModelAudit.load(figures)
+    assert found.budget == 3600
+    assert {row.attack for row in found.plan if row.ran} >= {"LiRA online", "RMIA online", "bayes-wb"}
+    assert not any("not audited" in row.reason for row in found.plan), "there are public records"
+    compared, judged = found.verdicts
+    assert (compared.outcome, compared.decisions) == ("not judged", ())
+    assert [decision.threshold.most for decision in judged.decisions] == [0.9, 0.501]
+    assert found.outcome == judged.outcome
+    assert {"blind baseline", "shared records"} <= {guard.name for guard in found.guards}
+    # Those of the attacker's own pool, too.
+    assert len(list((tmp_path / "shadows").glob("shadows-*"))) == 2
+    words = report.read_text()
+    assert '<h2 id="decision">' in words
+    assert "For comparison" in words
+    assert "released value" in words
+    assert f"{release}, inverted from hidden" in words
+
+
+def test_how_members_were_trained_is_said_once(members: Path, tmp_path: Path) -> None:
+    audited = ("audit", tmp_path, "--members", members, "--data", "digits")
+    assert "leave out --epochs, --learning-rate" in fails(*audited, "--epochs", 3, "--learning-rate", 0.1)
 
 
 def test_without_models_it_says_what_is_missing() -> None:

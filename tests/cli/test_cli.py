@@ -12,11 +12,18 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from privkernels import workflow
+from privkernels.attacks import LossThreshold, ShadowModelAttack
 from privkernels.cli.app import app
 from privkernels.cli.options import DATA_NAMES, MODEL_NAMES
 from privkernels.publishing import Release
 from privkernels.training import load_training
 from tests.support.commands import TRAIN, fails, run
+
+
+@pytest.fixture(autouse=True)
+def few_attacks(monkeypatch):
+    """All attacks on a release are in test_audit.py; here, those that take no time."""
+    monkeypatch.setattr(workflow, "all_attacks", lambda records: [LossThreshold(), ShadowModelAttack()])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,9 @@ def test_publish_and_audit(members, release):
         assert words in done.stdout
     assert "do not publish it" in done.stdout
     assert report.read_text().startswith("<!DOCTYPE html>") or "<html" in report.read_text()
-    assert {target["name"] for target in json.loads(figures.read_text())["targets"]} >= {"unprotected member"}
+    found = json.loads(figures.read_text())
+    assert [target["name"] for target in found["result"]["targets"]] == ["unprotected member", str(release)]
+    assert found["n_shadows"] == 2
 
 
 def test_publish_with_a_proof_by_default(members, tmp_path):
@@ -119,7 +128,7 @@ def test_who_was_used_decides_what_an_audit_finds(members, release, tmp_path):
     own.write_text("\n".join(str(int(i)) for i in pool[run_.subsets.indices(0)]))
     done = run(*audit, "--member-records", own, "--json", tmp_path / "a.json")
     assert "counts as members" not in done.stdout
-    assert json.loads((tmp_path / "a.json").read_text())["members"]["n"] == 100
+    assert json.loads((tmp_path / "a.json").read_text())["result"]["members"]["n"] == 100
     own.write_text("1 x 2")
     assert "holds 'x'" in fails(*audit, "--member-records", own)
     own.write_text("5000")

@@ -17,7 +17,6 @@ from privkernels.cli.console import (
     out,
     print_comparison,
     print_model_audit,
-    print_summary,
     progress_bar,
 )
 from privkernels.cli.options import (
@@ -67,6 +66,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the figures as 
 
 @one_line_errors
 def audit(
+    context: typer.Context,
     targets: Models = None,
     members: Annotated[
         Path | None, typer.Option(help=".npz (x, y) of training records; of releases also the folder of their members.")
@@ -114,35 +114,38 @@ def audit(
     Any model: MODEL.safetensors --model package.module:factory --members a.npz --non-members b.npz. --epochs,
     --batch-size, --learning-rate and --optimizer say how it was trained.
 
-    Releases of members from 'privkernels train': RELEASE --members FOLDER --data NAME.
+    Releases of members from 'privkernels train': RELEASE --members FOLDER --data NAME. The folder says how they were
+    trained; one member is attacked too, for comparison alone.
     """
     if self_test:
         _self_test()
         return
     if not targets or members is None:
         raise InvalidArgumentError("give the models to audit, and --members")
+    config = training_config(epochs, batch_size, learning_rate, optimizer)
+    settings: dict[str, Any] = {
+        "canaries": canaries, "thresholds": _thresholds(max_tpr or [], max_auc), "budget": _seconds(budget),
+        "n_shadows": shadows, "cache": cache, "invert": invert or [], "report": report, "json_path": json_path,
+    }  # fmt: skip
     if data_name is not None:
-        # A threshold that is not looked at would pass whoever asked for it.
+        # An option that is not looked at would mislead whoever gave it.
         _require_none(
             {
-                "--non-members": nonmembers, "--public": public, "--test": test, "--classes": classes, "--cache": cache,
-                "--budget": budget, "--max-tpr": max_tpr, "--max-auc": max_auc, "--canaries": canaries,
-                "--invert": invert,
+                "--non-members": nonmembers, "--public": public, "--test": test, "--classes": classes,
+                "--subgroup": subgroup,
             }
         )  # fmt: skip
-        _audit_releases(
-            targets, members, (data_name, data_root, download), model, report, json_path, member_records, shadows or 8,
-            max_records, unprotected,
+        result = _audit_releases(
+            targets, members, (data_name, data_root, download), member_records, model=model, max_records=max_records,
+            unprotected=unprotected, config=None if _config_is_known(context, members) else config, **settings,
         )  # fmt: skip
-        return
-    if member_records is not None:
-        raise InvalidArgumentError("--member-records goes with --data and a folder of members")
-    result = _audit_files(
-        targets, members, nonmembers, model, public=public, test=test, n_classes=classes, canaries=canaries,
-        subgroups=subgroup or [], thresholds=_thresholds(max_tpr or [], max_auc), budget=_seconds(budget),
-        n_shadows=shadows, cache=cache, config=training_config(epochs, batch_size, learning_rate, optimizer),
-        report=report, json_path=json_path, invert=invert or [],
-    )  # fmt: skip
+    else:
+        if member_records is not None:
+            raise InvalidArgumentError("--member-records goes with --data and a folder of members")
+        result = _audit_files(
+            targets, members, nonmembers, model, public=public, test=test, n_classes=classes,
+            subgroups=subgroup or [], config=config, **settings,
+        )  # fmt: skip
     _exit(result)
 
 
@@ -196,7 +199,7 @@ def _audit_files(
     *,
     report: Path | None,
     **settings: Any,
-) -> Any:
+) -> ModelAudit:
     from privkernels import auditing
 
     if nonmembers is None or model is None:
@@ -225,26 +228,39 @@ def _audit_releases(
     releases: list[Path],
     members: Path,
     source: tuple[str, Path | None, bool],
-    model: str | None,
-    report: Path | None,
-    json_path: Path | None,
     member_records: Path | None,
-    shadows: int,
-    max_records: int,
-    unprotected: bool,
-) -> None:
+    *,
+    report: Path | None,
+    **settings: Any,
+) -> ModelAudit:
     from privkernels import data, workflow
 
     name, root, download = source
     loaded = data.load(name, root, download=download)
     with progress_bar() as progress:
         result = workflow.audit_release(
-            releases, members, loaded, model=model, report=report, json_path=json_path, shadows=shadows,
-            max_records=max_records, unprotected=unprotected, progress=progress,
-            member_records=None if member_records is None else _indices(member_records),
+            releases, members, loaded, report=report, progress=progress,
+            member_records=None if member_records is None else _indices(member_records), **settings,
         )  # fmt: skip
-    print_summary(result)
+    print_model_audit(result)
     _say_report(report)
+    return result
+
+
+def _config_is_known(context: typer.Context, members: Path) -> bool:
+    """Whether the folder says how its members were trained; the options must then not say it too."""
+    from privkernels import workflow
+
+    if not (members / workflow.TRAINING_FILE).exists():
+        return False
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("epochs", "batch_size", "learning_rate", "optimizer")
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise InvalidArgumentError(f"{members} says how its members were trained: leave out {', '.join(given)}")
+    return True
 
 
 def _say_report(report: Path | None) -> None:
