@@ -358,8 +358,8 @@ def audit_release(
     """Audit released models, and member 0 as it is for comparison; see :func:`privkernels.audit.audit_models`.
 
     Who is who says :func:`audit_records`; the attacker's records are the public ones. No threshold is decided for
-    member 0, and it has no part in the outcome. Shadow models start from initialisations of their own; the members'
-    common one, which the folder holds, was measured to make no attack stronger (digits, 600 records, mlp-32).
+    member 0, and it has no part in the outcome. Shadow models start from initialisations of their own, not
+    from the members' common one.
 
     Args:
         releases: one or more folders that :func:`publish` wrote.

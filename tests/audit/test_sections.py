@@ -87,6 +87,13 @@ def test_without_a_choice_every_attack_counts_at_its_share_of_the_error(unchosen
     assert "chosen beforehand" in parts.exposed_lists(unchosen)[0]["words"]
 
 
+def test_limits_have_the_share_of_the_error_that_thresholds_and_models_left(model_audit: ModelAudit) -> None:
+    verdict = model_audit.verdicts[0]
+    decision = dataclasses.replace(verdict.decisions[0], confidence=0.9875)
+    shared = dataclasses.replace(model_audit, verdicts=(dataclasses.replace(verdict, decisions=(decision,)),))
+    assert parts.interval_confidence(shared) == 0.9875
+
+
 def test_a_void_audit_measures_nothing(model_audit: ModelAudit) -> None:
     failed = Guard("blind baseline", False, True, "members differ without any model")
     void = dataclasses.replace(with_outcomes(model_audit, "void", "void"), guards=(failed,))

@@ -116,7 +116,10 @@ def judged_attacks(audit: ModelAudit, target: TargetResult) -> list[AttackResult
 
 
 def interval_confidence(audit: ModelAudit) -> float:
-    """The confidence of each interval of one attack, as the decisions have it."""
+    """The confidence of each interval of one attack: the decisions' own, or as if one were made of each attack."""
+    decisions = [decision for verdict in audit.verdicts for decision in verdict.decisions]
+    if decisions:
+        return decisions[0].confidence
     return 1 - (1 - audit.confidence) / len(judged_attacks(audit, audit.result.targets[0]))
 
 
