@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from privkernels.audit._json import JsonValue
-from privkernels.audit.intervals import CONFIDENCE, Array, auc, clopper_pearson
+from privkernels.audit.intervals import CONFIDENCE, Array, auc, check_confidence, clopper_pearson
+from privkernels.audit.metrics import checked_scores
 from privkernels.errors import EmptyDataError, InvalidArgumentError
 from privkernels.privacy.guarantee import round_up
 
@@ -102,9 +103,11 @@ def decide(
 
     Raises:
         EmptyDataError: no member or no non-member scores.
+        NonFiniteValueError: a score is NaN or infinite: compared with a threshold, a NaN would count as not found.
+        InvalidArgumentError: scores that are not [n], or a confidence outside (0, 1).
     """
-    if not len(members) or not len(nonmembers):
-        raise EmptyDataError("a decision needs scores of members and of non-members")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
+    check_confidence(confidence)
     if threshold.fpr is None:
         figure = auc(members, nonmembers, confidence)
         low, high = figure.low or 0.0, 1.0 if figure.high is None else figure.high
@@ -135,7 +138,11 @@ def tpr_limits(members: Array, nonmembers: Array, fpr: float, confidence: float 
     k-th highest at least a Beta(k, n-k+1) one.
 
     Where the non-members are too few to say anything, the limits are 0 and 1.
+
+    Raises as :func:`decide` does.
     """
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
+    check_confidence(confidence)
     m, n = len(members), len(nonmembers)
     ordered = np.sort(nonmembers)[::-1]
     # Half of the error of each limit goes to the false positive rate, half to the true positive rate.
