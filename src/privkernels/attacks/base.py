@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -121,6 +121,30 @@ class PublicDataAttack(Attack):
         Raises:
             TooFewRecordsError: too few public records.
         """
+
+
+# Of the records to score, at most this share may be equal to public ones: as chance makes some equal in small tables.
+_SHARED = 0.1
+
+
+def check_not_public(attack: Attack, public: Set[bytes], records: Records) -> None:
+    """Refuse to score records that the attack has learnt from as known non-members.
+
+    What is fitted to them fits them better than others, so that they differ from records that it has not seen whether
+    those are members or not.
+
+    Args:
+        public: digests of what the attack learns from.
+
+    Raises:
+        InvalidArgumentError: more than a tenth of the records are among them.
+    """
+    known = sum(digest in public for digest in records.digests())
+    if known > _SHARED * len(records):
+        raise InvalidArgumentError(
+            f"{known} of {len(records)} records to score are among the public records that {attack.name!r} learns "
+            "from, which would make them look like non-members: give it records of the attacker's own"
+        )
 
 
 def network(target: Predictor, attack: Attack) -> nn.Module:
