@@ -62,14 +62,15 @@ def blind_baseline(members: Records, nonmembers: Records, *, seed: int = 0, conf
     interval has half of the error, so that the check fails for one and the same source in at most
     (1 - confidence) / 2 of audits.
 
-    Needs at least 20 records of each kind; otherwise ``passed`` is None.
+    Records that repeat count once. Needs at least 20 different records of each kind; otherwise ``passed`` is None.
     """
     rng = np.random.default_rng(Key.from_seed(seed).seed_for("blind baseline"))
-    kinds = [_some(records, rng) for records in (nonmembers, members)]
+    # A record that repeats would be learnt in one half and known again in the other.
+    kinds = [_some(_distinct(records), rng) for records in (nonmembers, members)]
     if min(map(len, kinds)) < 20:
         statement = (
-            f"not made: {len(members)} members and {len(nonmembers)} non-members are too few to look for a difference "
-            "that is not the model's; 20 of each are needed"
+            f"not made: {len(kinds[1])} different members and {len(kinds[0])} different non-members are too few to "
+            "look for a difference that is not the model's; 20 of each are needed"
         )
         return Guard("blind baseline", None, True, statement)
     features = np.concatenate([_features(records) for records in kinds])
@@ -214,6 +215,12 @@ def _drop(plain: Array, changed: Array) -> Array:
 
 def _target_margins(target: Predictor, records: Records) -> Array:
     return true_class_margin(target_logits(target, records), records.y)
+
+
+def _distinct(records: Records) -> Records:
+    """The first of equal records each, in order; the records themselves where none repeats."""
+    first = {digest: row for row, digest in reversed(list(enumerate(records.digests())))}
+    return records if len(first) == len(records) else records.subset(sorted(first.values()))
 
 
 def _some(records: Records, rng: np.random.Generator) -> Records:
