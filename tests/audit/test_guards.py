@@ -72,6 +72,8 @@ def test_shared_repeated_and_near_records_are_counted() -> None:
     shared, repeated, near = duplicates(members, copied)
     assert shared.passed is False
     assert shared.statement.startswith("3 records")
+    assert voided([shared])
+    assert not voided([repeated, near])
     assert repeated.statement.startswith("2 records")
     assert near.passed is True, "the shared ones are counted once"
     almost = joined((others.x, others.y), (members.x[:4] + 1e-4, members.y[:4]))
