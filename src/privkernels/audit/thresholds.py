@@ -148,17 +148,27 @@ def tpr_limits(members: Array, nonmembers: Array, fpr: float, confidence: float 
     # Half of the error of each limit goes to the false positive rate, half to the true positive rate.
     inner = 1 - (1 - confidence) / 2
     low, high = 0.0, 1.0
-    # How many of the non-members may lie above the threshold (the first of range(n) for which it is too many), and
-    # how many must lie at or above it.
-    too_many = bisect.bisect_left(range(n), True, key=lambda k: clopper_pearson(k, n, inner)[1] > fpr)
-    if too_many > 0:
-        above = int((members > ordered[too_many - 1]).sum())
+    strict, loose = false_positive_ranks(n, fpr, inner)
+    if strict > 0:
+        above = int((members > ordered[strict - 1]).sum())
         low = clopper_pearson(above, m, inner)[0]
-    enough = bisect.bisect_left(range(n + 1), True, key=lambda k: clopper_pearson(k, n, inner)[0] >= fpr)
-    if enough <= n:
-        above = int((members >= ordered[enough - 1]).sum())
+    if loose <= n:
+        above = int((members >= ordered[loose - 1]).sum())
         high = clopper_pearson(above, m, inner)[1]
     return low, high
+
+
+def false_positive_ranks(n: int, fpr: float, confidence: float) -> tuple[int, int]:
+    """Between which of n descending non-members' scores the one with the true false positive rate ``fpr`` lies.
+
+    Returns:
+        ``strict``: above the ``strict``-th highest lies a mass of at most ``fpr``; 0 where no score can say so.
+        ``loose``: at or above the ``loose``-th highest lies at least ``fpr``; n + 1 where no score can. Each holds with
+        probability 1 - (1 - confidence) / 2.
+    """
+    strict = bisect.bisect_left(range(n), True, key=lambda k: clopper_pearson(k, n, confidence)[1] > fpr)
+    loose = bisect.bisect_left(range(n + 1), True, key=lambda k: clopper_pearson(k, n, confidence)[0] >= fpr)
+    return strict, loose
 
 
 def worst(decisions: Sequence[Decision]) -> Outcome:
