@@ -55,6 +55,11 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         target_logits(lambda x: torch.zeros(shape), numbered([0, 1, 2], 3))
 
 
+def test_a_function_that_returns_no_tensor_is_refused(game: Game) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"as a torch.Tensor \[b, classes\], not ndarray"):
+        target_logits(lambda x: np.zeros((len(x), 10)), game.members)
+
+
 def test_log_softmax_is_exact_where_float32_is_not() -> None:
     gaps = [5.0, 20.0, 40.0, 90.0, 300.0]
     logits = np.array([[gap, 0.0] for gap in gaps])

@@ -184,7 +184,7 @@ def target_logits(target: Predictor, records: Records, batch_size: int = 1024) -
         outputs = inference.logits(target, records, batch_size)
     else:
         with torch.no_grad():
-            outputs = torch.cat([target(x) for x in torch.split(records.x, batch_size)])
+            outputs = torch.cat([_answer(target, x) for x in torch.split(records.x, batch_size)])
     if outputs.shape != (len(records), records.n_classes):
         raise InvalidArgumentError(
             f"the target should give logits of shape {[len(records), records.n_classes]} "
@@ -198,6 +198,16 @@ def target_logits(target: Predictor, records: Records, batch_size: int = 1024) -
             "clipped log-probabilities, and check that training did not diverge"
         )
     return values
+
+
+def _answer(target: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    found = target(x)
+    if isinstance(found, Tensor):
+        return found
+    raise InvalidArgumentError(
+        f"a prediction function returns logits as a torch.Tensor [b, classes], not {type(found).__name__}: wrap it, "
+        "such as in lambda x: torch.from_numpy(predict(x.numpy()))"
+    )
 
 
 def log_softmax(logits: Array) -> Array:
