@@ -64,6 +64,14 @@ def test_non_finite_logits_are_refused(value) -> None:
             function(network, make_records())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parameters_of_another_dtype_are_named(dtype) -> None:
+    network = build("mlp", input_shape=(4,), n_classes=3, seed=0).to(dtype)
+    with pytest.raises(InvalidArgumentError, match=f"parameters of {dtype}.*give module.float()"):
+        logits(network, make_records())
+    assert logits(network.float(), make_records()).shape == (10, 3)
+
+
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"\[10, 4\].*\[10, 3\]"):
         logits(build("linear", input_shape=(4,), n_classes=4), make_records())

@@ -25,7 +25,8 @@ def logits(module: nn.Module, records: Records, batch_size: int = 1024) -> torch
 
     Raises:
         NonFiniteValueError: a logit is NaN or infinite.
-        InvalidArgumentError: the module returns another shape, or ``batch_size`` is below 1.
+        InvalidArgumentError: the module returns another shape, cannot take float32 records because its parameters have
+            another dtype, or ``batch_size`` is below 1.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size is at least 1, not {batch_size}")
@@ -33,7 +34,15 @@ def logits(module: nn.Module, records: Records, batch_size: int = 1024) -> torch
     device = records.x.device if parameter is None else parameter.device
     with evaluating(module), torch.no_grad():
         starts = range(0, len(records), batch_size)
-        result = torch.cat([module(records.x[start : start + batch_size].to(device)) for start in starts])
+        try:
+            result = torch.cat([module(records.x[start : start + batch_size].to(device)) for start in starts])
+        except RuntimeError as error:
+            if parameter is None or parameter.dtype == records.x.dtype:
+                raise
+            raise InvalidArgumentError(
+                f"{type(module).__name__} has parameters of {parameter.dtype} and does not take records of "
+                f"{records.x.dtype} ({error}): give module.float()"
+            ) from error
     if result.shape != (len(records), records.n_classes):
         raise InvalidArgumentError(
             f"{type(module).__name__} returned {list(result.shape)} for {records.name!r}; "

@@ -55,6 +55,25 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         target_logits(lambda x: torch.zeros(shape), numbered([0, 1, 2], 3))
 
 
+def test_a_function_that_returns_no_tensor_is_refused(game: Game) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"as a torch.Tensor \[b, classes\], not ndarray"):
+        target_logits(lambda x: np.zeros((len(x), 10)), game.members)
+
+
+def test_probabilities_are_no_logits(game: Game) -> None:
+    def probabilities(x: Tensor) -> Tensor:
+        return torch.softmax(game.target(x), dim=1)
+
+    for half in (False, True):
+        with pytest.raises(InvalidArgumentError, match="look like probabilities"):
+            target_logits(lambda x, half=half: probabilities(x).half() if half else probabilities(x), game.members)
+    # Their logarithms are, and one-hot labels show an order.
+    log_p = target_logits(lambda x: probabilities(x).double().log(), game.members)
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1.0, rtol=1e-6)
+    labels = target_logits(lambda x: nn.functional.one_hot(game.target(x).argmax(1), 10).float(), game.members)
+    np.testing.assert_array_equal(labels.argmax(axis=1), log_p.argmax(axis=1))
+
+
 def test_log_softmax_is_exact_where_float32_is_not() -> None:
     gaps = [5.0, 20.0, 40.0, 90.0, 300.0]
     logits = np.array([[gap, 0.0] for gap in gaps])

@@ -117,6 +117,18 @@ def test_wrong_uses_are_named(game: Game) -> None:
             attack.score(game.target, other)
 
 
+def test_public_records_are_not_scored(game: Game) -> None:
+    # Unchecked, an audit whose public records are its non-members said of every target that it leaks.
+    attack = QuantileRegression().fit(game.nonmembers)
+    with pytest.raises(InvalidArgumentError, match="600 of 600 records to score are among the public records"):
+        attack.score(game.target, game.nonmembers)
+    some = (
+        torch.cat([game.members.x[:95], game.nonmembers.x[:5]]),
+        torch.cat([game.members.y[:95], game.nonmembers.y[:5]]),
+    )
+    assert len(attack.score(game.target, Records(*some, 10, "five by chance"))) == 100
+
+
 def test_it_is_an_estimator_with_a_plain_description() -> None:
     attack = clone(QuantileRegression(seed=3))
     assert json.loads(json.dumps(attack.describe()))["parameters"] == {"seed": 3, "batch_size": 1024}

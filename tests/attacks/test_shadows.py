@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from privkernels.attacks import Shadows, train_shadows
+from privkernels.attacks import RMIA, LiRA, Shadows, train_shadows
 from privkernels.attacks.base import target_logits
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError, TooFewRecordsError
@@ -82,13 +82,26 @@ def test_a_record_is_found_by_its_content(game: Game, six: Shadows) -> None:
     assert not six.trained_on(game.members.subset(range(20))).any()
 
 
-def test_of_equal_records_each_counts_for_both(game: Game) -> None:
+def test_equal_records_are_in_one_half_together(game: Game) -> None:
+    # Apart, a record of which both shadows of each pair know a copy left LiRA and RMIA without a model that does not.
     once = game.attacker.subset(range(40))
-    twice = game.attacker.subset([*range(40), *range(40)])
-    shadows = train_shadows(game.make_model, twice, QUICK, 4)
-    expected = shadows.inside[:, :40] | shadows.inside[:, 40:]
-    np.testing.assert_array_equal(shadows.trained_on(once), expected)
-    np.testing.assert_array_equal(shadows.trained_on(twice), np.tile(expected, 2))
+    repeated = game.attacker.subset([*range(40), *range(40), *[0] * 9])
+    shadows = train_shadows(game.make_model, repeated, QUICK, 4)
+    np.testing.assert_array_equal(shadows.inside[:, :40], shadows.inside[:, 40:80])
+    assert (shadows.inside[:, 80:] == shadows.inside[:, :1]).all()
+    np.testing.assert_array_equal(shadows.trained_on(repeated), shadows.inside)
+    np.testing.assert_array_equal(shadows.trained_on(once), shadows.inside[:, :40])
+    assert (shadows.inside.sum(axis=0) == 2).all()
+    # As near to the half of 89 as the eleven copies of one record allow.
+    assert np.abs(shadows.inside.sum(axis=1) - 44.5).max() <= 6
+    for mode in ("online", "offline"):
+        assert np.isfinite(LiRA(mode=mode).fit(shadows).score(game.target, repeated)).all()
+        assert np.isfinite(RMIA(mode=mode).fit(shadows).score(game.target, repeated)).all()
+
+
+def test_a_pool_of_one_record_is_refused(game: Game) -> None:
+    with pytest.raises(InvalidArgumentError, match="all equal"):
+        train_shadows(game.make_model, game.attacker.subset([0] * 30), QUICK, 4)
 
 
 def test_margins_are_the_log_odds_of_the_true_class(game: Game, six: Shadows) -> None:

@@ -25,7 +25,7 @@ def test_every_statement_passes_and_is_in_the_table(result):
     assert "Passed: 40 audits" in text
     assert "FAILED" not in text
     names = {row.statement for row in result.calibrations}
-    assert len(names) == len(result.calibrations) == 13
+    assert len(names) == len(result.calibrations) == 16
     for row in result.calibrations:
         assert row.statement in text
         assert row.runs == 40

@@ -54,6 +54,8 @@ def test_the_verdict_names_a_leak(result: AuditResult) -> None:
     assert not blank.leak_measured
     assert "does not show that the model is safe" in blank.headline
     assert any("nothing is proven" in sentence for sentence in leaky.sentences)
+    # A file of weights does not say how it was trained.
+    assert not any("No protection" in sentence for sentence in leaky.sentences)
     assert any("Claimed by Mao et al. 2022: ε = 1" in s and "Proven: ε = 18.76" in s for s in blank.sentences)
     assert any("nothing about a whole model" in sentence for sentence in blank.sentences)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from privkernels.audit.thresholds import Decision, Threshold, decide, tpr_limits, worst
-from privkernels.errors import EmptyDataError, InvalidArgumentError
+from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 
 
 def scores(seed: int, n: int, shift: float) -> np.ndarray:
@@ -95,3 +95,14 @@ def test_the_worst_decides() -> None:
         worst([])
     with pytest.raises(EmptyDataError):
         decide(Threshold(0.6), np.empty(0), np.ones(3))
+
+
+@pytest.mark.parametrize("threshold", [Threshold(0.2, 0.1), Threshold(0.6)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_numbers_decide_nothing(threshold: Threshold, bad: float) -> None:
+    found = scores(1, 500, 0.0)
+    for members, nonmembers in ((np.full(300, bad), found), (found, np.where(found > 2, bad, found))):
+        with pytest.raises(NonFiniteValueError, match="NaN or infinite"):
+            decide(threshold, members, nonmembers)
+    with pytest.raises(InvalidArgumentError, match="one score per record"):
+        decide(threshold, found[:, None], found)

@@ -63,15 +63,19 @@ def test_the_interval_of_the_auc_difference_covers(
 
 
 @pytest.mark.parametrize("shifts", [(0.0, 0.0), (1.5, 1.5), (1.5, 0.5)])
-def test_the_interval_of_the_tpr_difference_covers_at_its_thresholds(shifts: tuple[float, float]) -> None:
-    misses = np.zeros(2)
+def test_the_interval_of_the_tpr_difference_covers_at_the_true_rate(shifts: tuple[float, float]) -> None:
+    # With thresholds taken as given, it missed in 19 to 42 % of these audits.
+    misses, truth = np.zeros(2), float(np.subtract(*stats.norm.sf(stats.norm.isf(0.05) - np.array(shifts))))
     for seed in range(TRIALS):
         white, black = draw(np.random.default_rng(seed), shifts, 0.5, 300, 200)
-        result = white_box_advantage(white, black, rate=0.05)
-        thresholds = np.array([np.sort(scores[1])[-11] for scores in (white, black)])
-        misses += missed(result.tpr_difference, float(np.subtract(*stats.norm.sf(thresholds - np.array(shifts)))))
+        misses += missed(white_box_advantage(white, black, rate=0.05).tpr_difference, truth)
     assert misses[0] <= ALLOWED_MISSES
-    assert misses[1] > ALLOWED_MISSES
+
+
+def test_a_tpr_difference_is_found_where_there_is_one() -> None:
+    white, black = draw(np.random.default_rng(0), (2.5, 0.5), 0.5, 300, 400)
+    assert white_box_advantage(white, black, rate=0.05).tpr_difference.low > 0
+    assert white_box_advantage(black, white, rate=0.05).tpr_difference.high < 0
 
 
 def test_pairing_sees_what_two_intervals_do_not() -> None:

@@ -11,7 +11,14 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from privkernels.attacks.base import Array, Predictor, PublicDataAttack, target_logits, true_class_margin
+from privkernels.attacks.base import (
+    Array,
+    Predictor,
+    PublicDataAttack,
+    check_not_public,
+    target_logits,
+    true_class_margin,
+)
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 from privkernels.randomness import Key
@@ -67,13 +74,15 @@ class QuantileRegression(PublicDataAttack):
                 "that the target was not trained on"
             )
         self.public_ = public
+        self._digests = set(public.digests())
         return self
 
     def score(self, target: Predictor, records: Records) -> Array:
         """(margin - m) / s per record, float64 [n]; see :meth:`Attack.score`.
 
-        Raises, besides that, :class:`InvalidArgumentError` before :meth:`fit`, and for records with another shape or
-        number of classes than the public ones.
+        Raises, besides that, :class:`InvalidArgumentError` before :meth:`fit`, for records with another shape or number
+        of classes than the public ones, and for records that are among the public ones: the regression has fitted
+        their margins, so that fresh records have the larger residuals at both ends, members or not.
         """
         public: Records | None = getattr(self, "public_", None)
         if public is None:
@@ -83,6 +92,7 @@ class QuantileRegression(PublicDataAttack):
                 f"the public records have shape {list(public.x.shape[1:])} and {public.n_classes} classes, the records "
                 f"to score {list(records.x.shape[1:])} and {records.n_classes}: give records of one kind"
             )
+        check_not_public(self, self._digests, records)
         known, asked = (
             true_class_margin(target_logits(target, part, self.batch_size), part.y) for part in (public, records)
         )

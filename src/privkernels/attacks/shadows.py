@@ -53,7 +53,8 @@ Transform = Callable[[Tensor], Tensor]
 class Shadows:
     """Shadow models, and which records of the pool each was trained on.
 
-    Shadows 2k and 2k+1 were trained on the two halves of one random permutation of the pool.
+    Shadows 2k and 2k+1 were trained on the two halves of one random permutation of the pool. Equal records are in one
+    half together.
 
     Attributes:
         make_model: returns a new network of the shadows' architecture.
@@ -227,8 +228,10 @@ def train_shadows(
     """Train ``n_shadows`` models, each on a random half of ``pool``, from initialisations of their own.
 
     Shadows 2k and 2k+1 get the two halves of one random permutation, so that every record is inside half of the
-    shadows when their number is even. Up to 64 are trained at a time as one stacked network, or one by one in
-    processes where the architecture does not allow that (:func:`privkernels.training.train_members`).
+    shadows when their number is even. Records that repeat stay together, so that halves may differ in size by as many
+    as repeat: with its copies in both halves, a record would have no shadow model that does not know it. Up to 64 are
+    trained at a time as one stacked network, or one by one in processes where the architecture does not allow that
+    (:func:`privkernels.training.train_members`).
 
     With a ``cache``, what is trained is kept there under a name made from the pool's content, the architecture, the
     configuration and the seed. The same call finds it again, a call that was interrupted continues, and one that
@@ -248,7 +251,7 @@ def train_shadows(
 
     Raises:
         TooFewRecordsError: fewer than 20 records.
-        InvalidArgumentError: fewer than one shadow model.
+        InvalidArgumentError: fewer than one shadow model, or a pool of one record alone, repeated.
         NonFiniteValueError: the training of a shadow model diverged.
     """
     n = len(pool)
@@ -256,8 +259,11 @@ def train_shadows(
         raise TooFewRecordsError(f"shadow models need at least {MIN_RECORDS} records to train on, got {n}")
     if n_shadows < 1:
         raise InvalidArgumentError(f"expected at least one shadow model, got n_shadows={n_shadows}")
+    digests = pool.digests()
+    if len(set(digests)) < 2:
+        raise InvalidArgumentError(f"the {n} records of the pool are all equal: no shadow model could do without them")
     key = Key.from_seed(seed)
-    inside = _halves(n, n_shadows, key)
+    inside = _halves(digests, n_shadows, key)
     owner = _TemporaryFolder() if cache is None else None
     if owner is not None:
         folder = owner.path
@@ -313,14 +319,33 @@ def _train(
     return tuple(paths)
 
 
-def _halves(n: int, n_shadows: int, key: Key) -> Bools:
+def _halves(digests: Sequence[bytes], n_shadows: int, key: Key) -> Bools:
+    """Random halves, bool [S, n], of records with these digests; equal records are in one half together."""
+    n = len(digests)
+    numbers = {digest: number for number, digest in enumerate(dict.fromkeys(digests))}
+    same = np.array([numbers[digest] for digest in digests])
     inside = np.zeros((n_shadows, n), dtype=np.bool_)
     for pair in range((n_shadows + 1) // 2):
         order = np.random.default_rng(key.seed_for(f"halves/{pair}")).permutation(n)
-        inside[2 * pair, order[: n // 2]] = True
+        if len(numbers) < n:
+            order = _together(order, same)
+        inside[2 * pair, order[: _cut(same[order])]] = True
         if 2 * pair + 1 < n_shadows:
             inside[2 * pair + 1] = ~inside[2 * pair]
     return inside
+
+
+def _together(order: npt.NDArray[np.int64], same: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """``order`` with equal records one after the other, where the first of them stood."""
+    _, first, number = np.unique(same[order], return_index=True, return_inverse=True)
+    return order[np.argsort(first[number], kind="stable")]
+
+
+def _cut(same: npt.NDArray[np.int64]) -> int:
+    """How many records make the first half: half of them, or as near to it as keeps equal neighbours together."""
+    n = len(same)
+    between = np.flatnonzero(same[1:] != same[:-1]) + 1
+    return n // 2 if not len(between) else int(between[np.abs(between - n // 2).argmin()])
 
 
 def _content_hash(make_model: Callable[[], nn.Module], pool: Records, config: TrainingConfig, key: Key) -> str:

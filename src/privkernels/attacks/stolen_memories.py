@@ -12,7 +12,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from torch import nn
 
-from privkernels.attacks.base import Access, Array, Attack, Predictor, PublicDataAttack, network, target_logits
+from privkernels.attacks.base import (
+    Access,
+    Array,
+    Attack,
+    Predictor,
+    PublicDataAttack,
+    check_not_public,
+    network,
+    target_logits,
+)
 from privkernels.attacks.internal_influence import (
     Quantity,
     batches,
@@ -37,9 +46,6 @@ from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 from privkernels.progress import Progress, silent
 from privkernels.randomness import Key
 from privkernels.training.folder import state_fingerprint
-
-# Of the records to score, at most this share may be equal to public ones: as chance makes some equal in small tables.
-_SHARED = 0.1
 
 
 class BayesWhiteBox(PublicDataAttack):
@@ -315,7 +321,7 @@ class _Proxies:
     """The proxies of the target that was scored last, so that its members and non-members meet the same ones."""
 
     def __init__(self, attack: Attack, public: Records, key: Key, epochs: int) -> None:
-        self._attack, self._public, self._key, self._epochs = attack.name, public, key, epochs
+        self._attack, self._public, self._key, self._epochs = attack, public, key, epochs
         self._digests = set(public.digests())
         self._target = ""
         self._found: dict[str, nn.Module] = {}
@@ -334,15 +340,10 @@ class _Proxies:
         return {layer: self._found[layer] for layer in chosen}
 
     def _check(self, records: Records) -> None:
-        known = sum(digest in self._digests for digest in records.digests())
-        if known > _SHARED * len(records):
-            raise InvalidArgumentError(
-                f"{known} of {len(records)} records to score are among the records that {self._attack!r} trains its "
-                "proxies on, which would make them look like non-members: give it records of the attacker's own"
-            )
+        check_not_public(self._attack, self._digests, records)
         missing = sorted(set(records.y.tolist()) - set(self._public.y.tolist()))
         if missing:
             raise TooFewRecordsError(
-                f"the public records of {self._attack!r} have none of class(es) {missing}, and records to score do: "
-                "give public records of every class"
+                f"the public records of {self._attack.name!r} have none of class(es) {missing}, and records to score "
+                "do: give public records of every class"
             )

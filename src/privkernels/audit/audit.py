@@ -42,7 +42,7 @@ class Target:
         name: unique within one audit.
         model: a module, or a function from a batch x to logits.
         guarantee: what is claimed and proven for it (see :mod:`privkernels.audit.guarantees`);
-            None for an unprotected model.
+            None where none came with it, as with an unprotected model.
         description: JSON-able facts for the report, such as the architecture.
         judged: False for a model that others are compared with: :func:`privkernels.audit.audit_models` decides no
             threshold for it.

@@ -62,14 +62,15 @@ def blind_baseline(members: Records, nonmembers: Records, *, seed: int = 0, conf
     components. Each interval has half of the error, so that the check fails for one and the same source in at most
     (1 - confidence) / 2 of audits.
 
-    Needs at least 20 records of each kind; otherwise ``passed`` is None.
+    Records that repeat count once. Needs at least 20 different records of each kind; otherwise ``passed`` is None.
     """
     rng = np.random.default_rng(Key.from_seed(seed).seed_for("blind baseline"))
-    kinds = [_some(records, rng) for records in (nonmembers, members)]
+    # A record that repeats would be learnt in one half and known again in the other.
+    kinds = [_some(_distinct(records), rng) for records in (nonmembers, members)]
     if min(map(len, kinds)) < 20:
         statement = (
-            f"not made: {len(members)} members and {len(nonmembers)} non-members are too few to look for a difference "
-            "that is not the model's; 20 of each are needed"
+            f"not made: {len(kinds[1])} different members and {len(kinds[0])} different non-members are too few to "
+            "look for a difference that is not the model's; 20 of each are needed"
         )
         return Guard("blind baseline", None, True, statement)
     features = np.concatenate([_features(records) for records in kinds])
@@ -101,6 +102,9 @@ def _blind_guard(figures: Mapping[str, Figure]) -> Guard:
 def duplicates(members: Records, nonmembers: Records, *, seed: int = 0) -> list[Guard]:
     """Records that are both, records that repeat, and non-members that nearly are members.
 
+    A record that is both voids the audit: counted as a false positive it hides as many members as stand below it. With
+    a file given as members and as non-members, every model would be "below".
+
     A non-member counts as nearly a member where its nearest member is closer than a hundredth of the median distance
     between a member and its nearest other member (Euclidean, over at most 5,000 of each).
     """
@@ -112,8 +116,9 @@ def duplicates(members: Records, nonmembers: Records, *, seed: int = 0) -> list[
             "shared records",
             shared > 0,
             f"{shared} records are both members and non-members: no attack can tell them apart, so its figures are "
-            "too low. Remove them from the non-members",
+            "too low, and too low most of all where few false positives are allowed. Remove them from the non-members",
             "no record is both a member and a non-member",
+            voids=True,
         ),
         _checked(
             "repeated records",
@@ -214,6 +219,12 @@ def _drop(plain: Array, changed: Array) -> Array:
 
 def _target_margins(target: Predictor, records: Records) -> Array:
     return true_class_margin(target_logits(target, records), records.y)
+
+
+def _distinct(records: Records) -> Records:
+    """The first of equal records each, in order; the records themselves where none repeats."""
+    first = {digest: row for row, digest in reversed(list(enumerate(records.digests())))}
+    return records if len(first) == len(records) else records.subset(sorted(first.values()))
 
 
 def _some(records: Records, rng: np.random.Generator) -> Records:

@@ -108,7 +108,10 @@ def auc(members: Array, nonmembers: Array, confidence: float = CONFIDENCE) -> Fi
       a width at the boundaries, but takes its variance from exponential scores, and is too
       narrow when, say, half of the members stand out and the other half does not.
 
-    Taking both is conservative by a little and covers in either case.
+    Taking both is conservative by a little. Where all members lie above all non-members (or below), no spread is seen
+    of which a variance could be estimated, yet as many records as Clopper and Pearson allow may lie otherwise: then
+    that limit of the smaller group counts too. Where one in twenty members scores as non-members do, the lower limit is
+    above the true area in at most 5 % of audits (2.5 % are nominal; up to 12 % without this limit).
 
     Args:
         members, nonmembers: scores, float64 [m] and [n]; finite; m, n >= 1.
@@ -126,6 +129,9 @@ def auc(members: Array, nonmembers: Array, confidence: float = CONFIDENCE) -> Fi
         logit, step = math.log(area / (1 - area)), z * error / (area * (1 - area))
         low = min(low, _sigmoid(logit - step))
         high = max(high, _sigmoid(logit + step))
+    elif area in (0, 1):
+        apart = clopper_pearson(0, min(m, n), confidence)[1]
+        low, high = (0.0, max(high, apart)) if area == 0 else (min(low, 1 - apart), 1.0)
     return Figure(area, low, high, confidence)
 
 

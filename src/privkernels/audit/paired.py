@@ -12,7 +12,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from privkernels.audit.intervals import CONFIDENCE, Array, Figure, clopper_pearson
-from privkernels.audit.metrics import MIN_FALSE_POSITIVES, MIN_PER_GROUP
+from privkernels.audit.metrics import MIN_FALSE_POSITIVES, MIN_PER_GROUP, allowed_false_positives
+from privkernels.audit.thresholds import false_positive_ranks
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError
 
 # Scores of members [m] and of non-members [n].
@@ -57,33 +58,45 @@ def tpr_difference(
 ) -> tuple[Figure, tuple[int | None, int | None]]:
     """First minus second true positive rate at a false positive rate, and the members that only one of them finds.
 
-    The difference of matched proportions with the interval of Agresti and Min (Statistics in Medicine 24, 2005):
-    half a member is added to each cell of the table of found and not found, and Wald's interval taken of it. The two
-    thresholds, each the score that a share ``rate`` of the non-members exceeds, are taken as given: what choosing them
-    on the non-members at hand makes uncertain is left out.
+    The value is at the two scores that a share ``rate`` of the non-members exceeds. Where the true false positive rate
+    is ``rate`` is not known: for either it lies, by Clopper and Pearson's limits, between two scores of non-members (as
+    in :func:`privkernels.audit.thresholds.tpr_limits`). The lower limit is that of the first at its higher score minus
+    the second at its lower one, the upper limit that of the first at its lower and the second at its higher one, each
+    with the interval of Agresti and Min (Statistics in Medicine 24, 2005) for matched proportions: half a member is
+    added to each cell of the table of found and not found, and Wald's interval taken of it. Half of the error is for
+    the members, half for the four scores. With the two scores taken as given the interval would exclude 0 for 12 to
+    70 % of pairs of equal attacks (300 members and non-members, rate 0.05).
 
     Args, Raises: as for :func:`auc_difference`; the counts are None where the non-members do not suffice.
     """
     members, nonmembers = _pair(first[0], second[0], "member"), _pair(first[1], second[1], "non-member")
-    n = nonmembers.shape[1]
+    n, m = nonmembers.shape[1], members.shape[1]
     if n * rate < MIN_FALSE_POSITIVES:
         reason = (
             f"too few records to say: {n} non-members allow {n * rate:.3g} false positives at a rate of {rate:.3g}; "
             f"{math.ceil(MIN_FALSE_POSITIVES / rate)} non-members are needed"
         )
         return Figure.unknown(reason, confidence), (None, None)
-    allowed = min(math.floor(n * rate + 1e-9), n - 1)
-    thresholds = np.sort(nonmembers, axis=1)[:, ::-1][:, allowed]
-    found: npt.NDArray[np.bool_] = members > thresholds[:, None]
-    m = members.shape[1]
+    ordered = np.sort(nonmembers, axis=1)[:, ::-1]
+    found: npt.NDArray[np.bool_] = members > ordered[:, allowed_false_positives(n, rate), None]
+    # Half of the error is shared by the lower and the upper score of either attack.
+    strict, loose = false_positive_ranks(n, rate, 1 - (1 - confidence) / 4)
+    least = members > ordered[:, strict - 1, None] if strict else np.zeros_like(found)
+    most = members >= ordered[:, loose - 1, None] if loose <= n else np.ones_like(found)
+    members_confidence = 1 - (1 - confidence) / 2
+    low = _matched(least[0], most[1], members_confidence)[0]
+    high = _matched(most[0], least[1], members_confidence)[1]
     only_first, only_second = int((found[0] & ~found[1]).sum()), int((found[1] & ~found[0]).sum())
-    more, less = only_first + 0.5, only_second + 0.5
-    center = (more - less) / (m + 2)
-    step = float(stats.norm.isf((1 - confidence) / 2)) * math.sqrt(
-        (more + less - (more - less) ** 2 / (m + 2)) / (m + 2) ** 2
-    )
     value = (only_first - only_second) / m
-    return Figure(value, max(-1.0, center - step), min(1.0, center + step), confidence), (only_first, only_second)
+    return Figure(value, max(-1.0, low), min(1.0, high), confidence), (only_first, only_second)
+
+
+def _matched(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float]:
+    """Agresti and Min's limits of the first minus the second share, of the same members [m]."""
+    more, less, m = (one & ~other).sum() + 0.5, (other & ~one).sum() + 0.5, len(one)
+    center = (more - less) / (m + 2)
+    step = float(stats.norm.isf((1 - confidence) / 2)) * math.sqrt(more + less - (more - less) ** 2 / (m + 2)) / (m + 2)
+    return float(center - step), float(center + step)
 
 
 def _pair(one: Array, other: Array, kind: str) -> Array:

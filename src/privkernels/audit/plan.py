@@ -128,7 +128,7 @@ def shadows_within(
     and, as more shadow models at a time take less each, again where that leaves time.
 
     Args:
-        most: the largest number; without a budget, the number.
+        most: the largest number, 64 where None; without a budget, the number.
         settings: passed on to :func:`privkernels.attacks.train_shadows`.
     """
     limit = STEPS[3] if most is None else most

@@ -40,8 +40,8 @@ OUTCOMES = {
     "void": (
         "alarm",
         "Void",
-        "Nothing was decided: members and non-members differ even without the model, so no figure here measures "
-        "membership.",
+        "Nothing was decided: members and non-members differ even without the model, or share records, so no figure "
+        "here measures membership.",
     ),
     "not asked": ("plain", "No threshold was asked for", "Nothing was decided; the figures stand for themselves."),
     "not judged": ("plain", "For comparison", "No threshold is decided for this model; it has no part in the outcome."),

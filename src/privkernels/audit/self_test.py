@@ -22,6 +22,8 @@ from privkernels.audit.metrics import AttackMetrics, measure
 from privkernels.audit.selection import choose_attack
 from privkernels.audit.subgroups import groups_by_label, measure_subgroups
 from privkernels.audit.summary import FALSE_ALARMS, leaks
+from privkernels.audit.thresholds import Threshold, decide
+from privkernels.audit.white_box import white_box_advantage
 from privkernels.errors import InvalidArgumentError
 from privkernels.progress import Progress, silent
 from privkernels.randomness import Key
@@ -165,6 +167,11 @@ def null_claims(rng: np.random.Generator, size: int, confidence: float, *, tied:
         "TPR above its FPR": _tpr_above_fpr(metrics[0]),
         _VERDICT: any(leaks([AttackResult(str(i), one, 0.0) for i, one in enumerate(metrics)])),
         "AUC's interval of an attack chosen on shadows": _excludes(chosen, 0.5),
+        "AUC above a threshold": decide(Threshold(0.5 + 1e-9), *target["0"], confidence).outcome == "above",
+        "TPR above a threshold": decide(Threshold(_RATE + 1e-9, _RATE), *target["0"], confidence).outcome == "above",
+        "white box against black box": _excludes(
+            white_box_advantage(target["0"], target["1"], rate=_RATE, confidence=confidence).auc_difference, 0.0
+        ),
         "a leaking subgroup": bool(
             measure_subgroups(draw(), draw(), groups_by_label(*labels), rate=_RATE, confidence=confidence).leaking
         ),

@@ -214,7 +214,7 @@ def _measured(attack: AttackResult) -> str:
 
 def _promised(guarantee: dict[str, Any] | None) -> list[str]:
     if guarantee is None:
-        return ["No protection was applied: nothing is claimed and nothing is proven about this model."]
+        return ["No guarantee came with this model: nothing is claimed and nothing is proven about it."]
     words = guarantee_words(guarantee)
     source = guarantee["claimed"].get("paper") if guarantee["claimed"] else None
     sentences = [

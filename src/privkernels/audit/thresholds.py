@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from privkernels.audit._json import JsonValue
-from privkernels.audit.intervals import CONFIDENCE, Array, auc, clopper_pearson
+from privkernels.audit.intervals import CONFIDENCE, Array, auc, check_confidence, clopper_pearson
+from privkernels.audit.metrics import checked_scores
 from privkernels.errors import EmptyDataError, InvalidArgumentError
 from privkernels.privacy.guarantee import round_up
 
@@ -102,9 +103,11 @@ def decide(
 
     Raises:
         EmptyDataError: no member or no non-member scores.
+        NonFiniteValueError: a score is NaN or infinite: compared with a threshold, a NaN would count as not found.
+        InvalidArgumentError: scores that are not [n], or a confidence outside (0, 1).
     """
-    if not len(members) or not len(nonmembers):
-        raise EmptyDataError("a decision needs scores of members and of non-members")
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
+    check_confidence(confidence)
     if threshold.fpr is None:
         figure = auc(members, nonmembers, confidence)
         low, high = figure.low or 0.0, 1.0 if figure.high is None else figure.high
@@ -135,23 +138,37 @@ def tpr_limits(members: Array, nonmembers: Array, fpr: float, confidence: float 
     k-th highest at least a Beta(k, n-k+1) one.
 
     Where the non-members are too few to say anything, the limits are 0 and 1.
+
+    Raises as :func:`decide` does.
     """
+    members, nonmembers = checked_scores(members, "member"), checked_scores(nonmembers, "non-member")
+    check_confidence(confidence)
     m, n = len(members), len(nonmembers)
     ordered = np.sort(nonmembers)[::-1]
     # Half of the error of each limit goes to the false positive rate, half to the true positive rate.
     inner = 1 - (1 - confidence) / 2
     low, high = 0.0, 1.0
-    # How many of the non-members may lie above the threshold (the first of range(n) for which it is too many), and
-    # how many must lie at or above it.
-    too_many = bisect.bisect_left(range(n), True, key=lambda k: clopper_pearson(k, n, inner)[1] > fpr)
-    if too_many > 0:
-        above = int((members > ordered[too_many - 1]).sum())
+    strict, loose = false_positive_ranks(n, fpr, inner)
+    if strict > 0:
+        above = int((members > ordered[strict - 1]).sum())
         low = clopper_pearson(above, m, inner)[0]
-    enough = bisect.bisect_left(range(n + 1), True, key=lambda k: clopper_pearson(k, n, inner)[0] >= fpr)
-    if enough <= n:
-        above = int((members >= ordered[enough - 1]).sum())
+    if loose <= n:
+        above = int((members >= ordered[loose - 1]).sum())
         high = clopper_pearson(above, m, inner)[1]
     return low, high
+
+
+def false_positive_ranks(n: int, fpr: float, confidence: float) -> tuple[int, int]:
+    """Between which of n descending non-members' scores the one with the true false positive rate ``fpr`` lies.
+
+    Returns:
+        ``strict``: above the ``strict``-th highest lies a mass of at most ``fpr``; 0 where no score can say so.
+        ``loose``: at or above the ``loose``-th highest lies at least ``fpr``; n + 1 where no score can. Each holds with
+        probability 1 - (1 - confidence) / 2.
+    """
+    strict = bisect.bisect_left(range(n), True, key=lambda k: clopper_pearson(k, n, confidence)[1] > fpr)
+    loose = bisect.bisect_left(range(n + 1), True, key=lambda k: clopper_pearson(k, n, confidence)[0] >= fpr)
+    return strict, loose
 
 
 def worst(decisions: Sequence[Decision]) -> Outcome:

@@ -23,7 +23,7 @@ class WhiteBoxAdvantage(JsonValue):
         white_auc, black_auc: the two areas under the ROC curve.
         auc_difference: white minus black, with its paired interval.
         nominal_fpr: the false positive rate at which true positive rates are compared.
-        tpr_difference: white minus black, with its paired interval at thresholds that are given.
+        tpr_difference: white minus black at the true false positive rate, with its paired interval.
         only_white, only_black: members above the threshold of one attack and not of the other's; None when the
             non-members do not suffice for thresholds.
         verdict: one sentence.
@@ -52,8 +52,8 @@ def white_box_advantage(
 
     The AUC difference has the interval of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988) for correlated ROC
     curves, with Student's t for the smaller of the two groups. The interval of the difference in true positive rates
-    is for matched pairs (below), and takes the two thresholds, each the score that a share ``rate`` of the non-members
-    exceeds, as given: what choosing them on the non-members at hand makes uncertain is left out of it.
+    is for matched pairs and allows for the true false positive rates, which are not known
+    (:func:`privkernels.audit.paired.tpr_difference`).
 
     The verdict is from the AUC alone, so that one test at level 1 - ``confidence`` stands behind it. It holds for two
     attacks that were chosen beforehand. Where the white-box attack is the best of several on these very records, its
