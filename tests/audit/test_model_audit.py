@@ -82,8 +82,8 @@ def test_white_box_access_is_compared_with_black_box_access(game: Game) -> None:
     assert advantage == white_box_advantage(scores["gradient norm"], scores["loss threshold"])
 
 
-def test_the_choice_does_not_see_the_target(game: Game) -> None:
-    """An attack that knows the members of the target, and nothing of shadow models, is not chosen."""
+def test_the_choice_does_not_see_the_target_and_nothing_is_below_where_another_attack_is_above(game: Game) -> None:
+    """An attack that knows the members of the target, and nothing of shadow models, is not chosen, and not ignored."""
 
     class Cheat(Attack):
         name = "cheat"
@@ -100,7 +100,9 @@ def test_the_choice_does_not_see_the_target(game: Game) -> None:
     )  # fmt: skip
     assert result.choice is not None
     assert result.choice.name == "loss threshold"
-    assert result.outcome == "below"
+    assert [decision.outcome for decision in result.verdicts[0].decisions] == ["below"]
+    assert result.outcome == "undecided"
+    assert "t: undecided, although the chosen attack is below: cheat" in result.result.warnings[0]
 
 
 def test_without_shadow_models_every_attack_counts_and_the_error_is_shared(game: Game) -> None:
@@ -153,6 +155,22 @@ def test_what_does_not_fit_the_budget_is_left_out_and_named(game: Game, monkeypa
     assert "30 s are left" in result.plan[1].reason
     assert result.outcome == "not asked"
     assert result.budget == 30.0
+
+
+def test_some_attack_is_made_in_no_time_at_all(game: Game) -> None:
+    found = audit_models(
+        [Target("t", game.target)], attacks(), game.members, game.nonmembers, make_model=game.make_model,
+        config=TrainingConfig(epochs=1, batch_size=64, learning_rate=0.1), budget=1e-6,
+    )  # fmt: skip
+    assert [row.ran for row in found.plan] == [True, False]
+    assert found.n_shadows == 8
+
+
+def test_public_records_that_are_audited_are_refused_before_the_long_work(game: Game) -> None:
+    with pytest.raises(InvalidArgumentError, match="600 of 600 non-members are public records too"):
+        audit_models(
+            [Target("t", game.target)], [LossThreshold()], game.members, game.nonmembers, public=game.nonmembers
+        )
 
 
 def test_learning_ends_with_the_budget(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ class PublicDataAttack(Attack):
 
 
 # Of the records to score, at most this share may be equal to public ones: as chance makes some equal in small tables.
-_SHARED = 0.1
+MOST_PUBLIC = 0.1
 
 
 def check_not_public(attack: Attack, public: Set[bytes], records: Records) -> None:
@@ -140,7 +140,7 @@ def check_not_public(attack: Attack, public: Set[bytes], records: Records) -> No
         InvalidArgumentError: more than a tenth of the records are among them.
     """
     known = sum(digest in public for digest in records.digests())
-    if known > _SHARED * len(records):
+    if known > MOST_PUBLIC * len(records):
         raise InvalidArgumentError(
             f"{known} of {len(records)} records to score are among the public records that {attack.name!r} learns "
             "from, which would make them look like non-members: give it records of the attacker's own"

@@ -351,6 +351,7 @@ def _cut(same: npt.NDArray[np.int64]) -> int:
 def _content_hash(make_model: Callable[[], nn.Module], pool: Records, config: TrainingConfig, key: Key) -> str:
     model = new_model(make_model, key.seed_for("architecture"))
     facts = {
+        "halves": "equal records together",
         "pool": pool.fingerprint(),
         "architecture": str(model),
         "initial": state_fingerprint(model.state_dict()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from privkernels.attacks import Attack, LossThreshold, ShadowAttack, Shadows, train_shadows
-from privkernels.attacks.base import Predictor
+from privkernels.attacks import Attack, LossThreshold, ShadowAttack, train_shadows
+from privkernels.attacks.base import MOST_PUBLIC
 from privkernels.attacks.shadows import Transform
 from privkernels.audit import guards as checks
 from privkernels.audit._json import JsonFile, JsonValue
@@ -24,20 +23,19 @@ from privkernels.audit.epsilon_bounds import EpsilonBound
 from privkernels.audit.exposed_records import ExposedRecords, exposed_records
 from privkernels.audit.guards import Guard
 from privkernels.audit.intervals import CONFIDENCE
+from privkernels.audit.null_tests import leak_p_values
 from privkernels.audit.plan import (
     OWN_SHADOWS,
     Clock,
     Knowledge,
-    OutOfTime,
     PlannedAttack,
     fit,
-    seconds_per_query,
     shadows_within,
-    why_not,
 )
 from privkernels.audit.power import MinimumDetectable, detectable_auc, detectable_tpr
 from privkernels.audit.reconstructions import Reconstruction
-from privkernels.audit.selection import AttackChoice, ShadowScores, choose_attack
+from privkernels.audit.rehearsal import choose, rehearse
+from privkernels.audit.selection import AttackChoice
 from privkernels.audit.subgroups import (
     Attributes,
     Groups,
@@ -53,8 +51,6 @@ from privkernels.errors import InvalidArgumentError, TooFewRecordsError
 from privkernels.progress import Progress, silent
 from privkernels.training import TrainingConfig
 
-# Shadow models that play the target when the attack is chosen.
-HELD_OUT = 2
 _RATES = (0.001, 0.01)
 _NO_SUBGROUPS = (
     "nothing is said of the subgroups that were asked for: with so few shadow models no attack could be chosen "
@@ -193,7 +189,8 @@ def audit_models(
             shift where None.
 
     Raises:
-        InvalidArgumentError: no target that is judged, no attack that can be made, or subgroups without
+        InvalidArgumentError: no target that is judged, no attack that can be made, public records that are audited
+            too, or subgroups without
             ``make_model`` or that :func:`privkernels.audit.groups_by_attribute` refuses.
         Others as :func:`privkernels.audit.audit` and :func:`privkernels.attacks.train_shadows` do.
     """
@@ -206,6 +203,8 @@ def audit_models(
             "targets' architecture too"
         )
     groups = _groups(members, nonmembers, subgroups or {})
+    if public is not None:
+        _check_public(public, members, nonmembers)
     # Before the long work, so that canaries that can show nothing are refused at once.
     bounds: dict[str, tuple[EpsilonBound, ...]] = {target.name: () for target in targets}
     if canaries is not None:
@@ -231,20 +230,23 @@ def audit_models(
             found += checks.augmentation(target.model, shadows, members, asked)
     known = Knowledge(shadows, own, public)
     keep = None if cache is None else Path(cache) / "scores"
-    plan, held_out = _rehearse(targets, attacks, members, nonmembers, known, clock, keep, progress)
+    plan, held_out = rehearse(targets, attacks, members, nonmembers, known, clock, keep, progress)
     ready = [fit(attack, known, keep) for attack in attacks if attack.name in held_out]
     if not ready:
         raise InvalidArgumentError("no attack can be made: " + "; ".join(f"{row.attack}: {row.reason}" for row in plan))
     result = audit(targets, ready, members, nonmembers, test=test, seed=seed, progress=progress)
-    choice = _choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
+    choice = choose(held_out, thresholds) if shadows is not None and any(held_out.values()) else None
     if subgroups and choice is None:
         result = replace(result, warnings=(_NO_SUBGROUPS, *result.warnings))
     void = checks.voided(found)
     families = sum(target.judged for target in targets) * max(1, len(thresholds))
-    verdicts = []
+    verdicts, doubts = [], []
     for target, outcome in zip(targets, result.targets, strict=True):
         limits = thresholds if target.judged else ()
         verdict = _verdict(outcome, choice, limits, members, nonmembers, void, confidence, families)
+        if verdict.outcome == "below" and (doubt := _doubt(outcome, choice, limits, confidence)):
+            verdict = replace(verdict, outcome="undecided")
+            doubts.append(doubt)
         verdict = replace(
             verdict,
             outcome=verdict.outcome if target.judged or void else "not judged",
@@ -253,110 +255,11 @@ def audit_models(
             white_box=_white_box(outcome, choice, ready, confidence),
         )
         verdicts.append(verdict)
+    result = replace(result, warnings=(*doubts, *result.warnings))
     return ModelAudit(
         ModelAudit.FORMAT, result, tuple(found), tuple(plan), choice, 0 if shadows is None else len(shadows),
         clock.elapsed(), budget, confidence, tuple(verdicts), attributes=tuple(subgroups or ()),
     )  # fmt: skip
-
-
-def _rehearse(
-    targets: Sequence[Target],
-    attacks: Sequence[Attack],
-    members: Records,
-    nonmembers: Records,
-    known: Knowledge,
-    clock: Clock,
-    keep: Path | None,
-    progress: Progress,
-) -> tuple[list[PlannedAttack], dict[str, list[ShadowScores]]]:
-    """Let every attack that can be made attack the held-out shadow models; scores by attack, none without shadows."""
-    query = seconds_per_query(targets[0].model, [members, nonmembers])
-    held_out = [] if known.shadows is None else _held_out(known.shadows)
-    plan, scores = [], {}
-    for number, attack in enumerate(attacks):
-        progress(number, len(attacks), "trying the attacks on held-out shadow models")
-        reason = next((why for target in targets if (why := why_not(attack, target.model, known))), None)
-        expected = query * attack.queries_per_record() * (len(targets) + len(held_out))
-        if reason is None and expected > clock.left():
-            reason = f"it would take about {expected:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
-        begin = time.perf_counter()
-        tried: list[ShadowScores] = []
-        if reason is None:
-            if held_out:
-                reason = _try(attack, known, held_out, len(targets), clock, keep, tried)
-            else:
-                reason = _cannot(attack, known, targets[0].model, (members, nonmembers), keep)
-        plan.append(PlannedAttack(attack.name, reason is None, reason or "", time.perf_counter() - begin))
-        if reason is None:
-            scores[attack.name] = tried
-    progress(len(attacks), len(attacks), "trying the attacks on held-out shadow models")
-    return plan, scores
-
-
-def _try(
-    attack: Attack,
-    known: Knowledge,
-    held_out: Sequence[int],
-    n_targets: int,
-    clock: Clock,
-    keep: Path | None,
-    scores: list[ShadowScores],
-) -> str | None:
-    """Attack the held-out shadow models one after the other; why it was given up, or None."""
-    for position, shadow in enumerate(held_out):
-        shadows = known.shadows
-        assert shadows is not None
-        begin = time.perf_counter()
-        # Each fit that is still to come, the one for the targets included, takes as long as this one.
-        fits = len(held_out) - position + 1
-        allowed = clock.left() / fits
-        try:
-            fitted = fit(attack, known.without_pair_of(shadow), keep, clock.within(allowed))
-            values = fitted.score(shadows.model(shadow), shadows.pool)
-        except (InvalidArgumentError, TooFewRecordsError) as error:
-            return str(error)
-        except OutOfTime:
-            return (
-                f"it was given up after {allowed:.0f} s of learning: it learns {fits} times, and more time is not left"
-            )
-        inside = shadows.trained_on(shadows.pool)[shadow]
-        scores.append((values[inside], values[~inside]))
-        seconds = time.perf_counter() - begin
-        still = seconds * (len(held_out) - position - 1 + n_targets)
-        if still > clock.left():
-            return f"it would take another {still:.0f} s, and {max(0.0, clock.left()):.0f} s are left"
-    return None
-
-
-def _cannot(
-    attack: Attack, known: Knowledge, model: Predictor, records: Sequence[Records], keep: Path | None
-) -> str | None:
-    """Why an attack fails with so few shadow models or records, or None; its scores are not looked at."""
-    try:
-        fitted = fit(attack, known, keep)
-        for part in records:
-            fitted.score(model, part)
-    except (InvalidArgumentError, TooFewRecordsError) as error:
-        return str(error)
-    return None
-
-
-def _held_out(shadows: Shadows) -> list[int]:
-    """The first shadow of as many of the last pairs as can be spared: at least three pairs are left."""
-    pairs = sorted(set(shadows.pairs))
-    spared = pairs[len(pairs) - min(HELD_OUT, max(0, len(pairs) - 3)) :]
-    return [shadows.pairs.index(pair) for pair in spared]
-
-
-def _choose(held_out: Mapping[str, Sequence[ShadowScores]], thresholds: Sequence[Threshold]) -> AttackChoice:
-    """By the figure that the first threshold asks for, or the lowest rate that the held-out records allow."""
-    wanted = ["auc" if each.fpr is None else f"tpr@{each.fpr:g}" for each in thresholds[:1]]
-    for criterion in (*wanted, *(f"tpr@{rate:g}" for rate in _RATES), "auc"):
-        try:
-            return choose_attack(held_out, criterion)
-        except TooFewRecordsError:
-            continue
-    raise TooFewRecordsError("too few records to choose an attack: at least 10 members and non-members are needed")
 
 
 def _verdict(
@@ -383,8 +286,25 @@ def _verdict(
         tuple(decisions),
         _exposed(first) if choice is not None else None,
         None,  # audit_models adds the subgroups
-        tuple(_detectable(len(members), len(nonmembers), len(judged))),
+        tuple(_detectable(len(members), len(nonmembers), len(target.attacks) * len(leak_p_values(first.metrics)))),
     )
+
+
+def _doubt(
+    target: TargetResult, choice: AttackChoice | None, thresholds: Sequence[Threshold], confidence: float
+) -> str | None:
+    """Why a target is not below although the chosen attack is: another attack that is above; None where none is."""
+    others = [attack for attack in target.attacks if choice is not None and attack.attack != choice.name]
+    each = 1 - (1 - confidence) / max(1, len(others) * len(thresholds))
+    for threshold in thresholds:
+        for attack in others:
+            decision = decide(threshold, *attack.scores, each, attack=attack.attack)
+            if decision.outcome == "above":
+                return (
+                    f"{target.name}: undecided, although the chosen attack is below: {decision.reason}. The attack was "
+                    "chosen on shadow models that may not resemble this model: train them as it was trained"
+                )
+    return None
 
 
 def _white_box(
@@ -438,6 +358,17 @@ def _detectable(m: int, n: int, statements: int) -> list[MinimumDetectable]:
         with contextlib.suppress(TooFewRecordsError):
             found.append(detectable_tpr(m, n, rate, statements=statements))
     return found
+
+
+def _check_public(public: Records, members: Records, nonmembers: Records) -> None:
+    known = set(public.digests())
+    for records, role in ((members, "members"), (nonmembers, "non-members")):
+        shared = sum(digest in known for digest in records.digests())
+        if shared > MOST_PUBLIC * len(records):
+            raise InvalidArgumentError(
+                f"{shared} of {len(records)} {role} are public records too: attacks that learn from these as known "
+                "non-members would find them by that; give other public records"
+            )
 
 
 def _joined(members: Records, nonmembers: Records) -> Records:
