@@ -94,6 +94,20 @@ def test_limits_have_the_share_of_the_error_that_thresholds_and_models_left(mode
     assert parts.interval_confidence(shared) == 0.9875
 
 
+def test_an_attack_that_is_above_is_named_where_the_chosen_one_is_below(model_audit: ModelAudit) -> None:
+    verdict = model_audit.verdicts[0]
+    below = tuple(dataclasses.replace(decision, outcome="below") for decision in verdict.decisions)
+    for outcome, decisions, contradicted in (
+        ("undecided", below, True),
+        ("below", below, False),
+        ("undecided", (dataclasses.replace(below[0], outcome="undecided"),), False),
+    ):
+        changed = dataclasses.replace(verdict, outcome=outcome, decisions=decisions)
+        audit = dataclasses.replace(model_audit, verdicts=(changed, *model_audit.verdicts[1:]))
+        card = parts.outcome_cards(audit, audit.result)[0]
+        assert ("another one of this audit is above" in card["meaning"]) is contradicted
+
+
 def test_a_void_audit_measures_nothing(model_audit: ModelAudit) -> None:
     failed = Guard("blind baseline", False, True, "members differ without any model")
     void = dataclasses.replace(with_outcomes(model_audit, "void", "void"), guards=(failed,))

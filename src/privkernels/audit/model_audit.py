@@ -87,6 +87,11 @@ class TargetVerdict(JsonValue):
     epsilon: tuple[EpsilonBound, ...] = ()
     white_box: WhiteBoxAdvantage | None = None
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether every decision is below, and the outcome is not because another attack of the audit is above."""
+        return self.outcome == "undecided" and all(decision.outcome == "below" for decision in self.decisions)
+
 
 @dataclass(frozen=True)
 class ModelAudit(JsonFile):

@@ -24,6 +24,10 @@ from privkernels.audit.thresholds import tpr_limits
 MOST_EXPOSED = 20
 
 # Outcome of the thresholds -> how it is marked, its name, what it means.
+CONTRADICTED = (
+    "The attack that was chosen beforehand is below the thresholds, but another one of this audit is above: see the notes. "
+    "The shadow models that it was chosen on may not resemble this model."
+)
 OUTCOMES = {
     "below": (
         "good",
@@ -86,6 +90,8 @@ def _judged_card(
     audit: ModelAudit, result: AuditResult, target: TargetResult, verdict: TargetVerdict
 ) -> dict[str, Any]:
     kind, words, meaning = OUTCOMES[verdict.outcome]
+    if verdict.contradicted:
+        meaning = CONTRADICTED
     card: dict[str, Any] = {"kind": kind, "outcome": words, "meaning": meaning, "decisions": verdict.decisions}
     judged = judged_attacks(audit, target)
     if verdict.outcome == "void":

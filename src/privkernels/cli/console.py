@@ -149,6 +149,8 @@ def print_model_audit(audit: ModelAudit) -> None:
                 out.print(Text(f"{verdict.name}: {found}"))
         if verdict.outcome == "not judged":
             out.print(Text(f"{verdict.name}: for comparison; no threshold is decided for it"))
+        if verdict.contradicted:
+            out.print(Text(f"{verdict.name}: undecided: another attack is above, see the note", style="yellow"))
         if verdict.outcome == "void":
             out.print(Text(f"{verdict.name}: void: a check failed that the figures rest on", style="yellow"))
 
