@@ -24,10 +24,6 @@ from privkernels.audit.thresholds import tpr_limits
 MOST_EXPOSED = 20
 
 # Outcome of the thresholds -> how it is marked, its name, what it means.
-CONTRADICTED = (
-    "The attack that was chosen beforehand is below the thresholds, but another one of this audit is above: see the notes. "
-    "The shadow models that it was chosen on may not resemble this model."
-)
 OUTCOMES = {
     "below": (
         "good",
@@ -50,6 +46,11 @@ OUTCOMES = {
     "not asked": ("plain", "No threshold was asked for", "Nothing was decided; the figures stand for themselves."),
     "not judged": ("plain", "For comparison", "No threshold is decided for this model; it has no part in the outcome."),
 }
+# Instead of that, where every decision is below and the outcome is not.
+CONTRADICTED = (
+    "The attack that was chosen beforehand is below the thresholds, but another one of this audit is above: see the "
+    "notes. The shadow models that it was chosen on may not resemble this model."
+)
 
 _CHECKS: dict[bool | None, tuple[str, str, str]] = {
     False: ("✗", "failed", "alarm"),
