@@ -11,7 +11,7 @@ original to choose. Pruned networks are benchmarks/inversion_pruning.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,18 @@ def run(study: Study, settings: InversionSettings) -> tuple[dict[str, Any], list
 
 
 def best_of(
-    module: nn.Module, layer: str, observed: Tensor, originals: Records, data: DataSet, settings: InversionSettings
+    module: nn.Module,
+    layer: str,
+    observed: Tensor,
+    originals: Records,
+    data: DataSet,
+    settings: InversionSettings,
+    weights: Sequence[float] = TV_WEIGHTS,
 ) -> tuple[Inversion, ReconstructionReport, float]:
-    """The reconstructions of TV_WEIGHTS' best weight by mean PSNR, and that weight."""
+    """The reconstructions with the best of ``weights`` by mean PSNR, and that weight."""
     start = data.test.x.mean(dim=0)
     tried = []
-    for weight in TV_WEIGHTS:
+    for weight in weights:
         chosen = replace(settings, tv_weight=weight)
         found = invert(module, observed, originals.x.shape[1:], layer=layer, start=start, settings=chosen)
         tried.append((found, reconstruction_report(found.x, originals, data.train, data.test), weight))
