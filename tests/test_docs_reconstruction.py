@@ -50,7 +50,8 @@ def test_the_table_is_the_benchmarks() -> None:
         for row in study["rows"]:
             layer = row["layer"] + (", noise" if row["noise"] else "")
             counts = [f"{row[key]}/{study['images']}" for key in ("identified", "beyond_neighbour")]
-            expected.append([name, layer, f"{row['psnr']:.1f}", f"{row['ssim']:.2f}", *counts])
+            quality = f"{row['psnr']:.1f} ± {row['psnr_se']:.1f}"
+            expected.append([name, layer, f"{row['tv_weight']:g}", quality, f"{row['ssim']:.2f}", *counts])
     assert rows == expected
 
 
@@ -58,6 +59,20 @@ def test_the_controls_are_the_benchmarks() -> None:
     for study in results("inversion")["studies"]:
         words = f"{study['mean_image_psnr']:.1f}, {study['class_mean_psnr']:.1f} and {study['neighbour_psnr']:.1f} dB"
         assert words in PAGE.replace("\n", " ")
+
+
+def test_the_table_of_pruned_networks_is_the_benchmarks() -> None:
+    found = results("inversion_pruning")
+    lines = [line for line in PAGE.splitlines() if re.match(r"\| (dense|all layers|each layer) \|", line)]
+    expected = []
+    for network in found["networks"]:
+        kept, accuracy = (f"{100 * network[key]:.1f} %" for key in ("kept", "test_accuracy"))
+        cells = [f"{row['psnr']:.1f} ± {row['psnr_se']:.1f}, {row['ssim']:.2f}" for row in network["rows"]]
+        expected.append([network["threshold"], kept, accuracy, *cells])
+    assert [line.strip("| ").split(" | ") for line in lines] == expected
+    controls = found["controls"]
+    words = f"{controls['neighbour_psnr']:.1f} ± {controls['neighbour_psnr_se']:.1f} dB"
+    assert f"{words} and an SSIM of {controls['neighbour_ssim']:.2f}" in PAGE.replace("\n", " ")
 
 
 def test_the_table_of_adult_is_the_benchmarks() -> None:

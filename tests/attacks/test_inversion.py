@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from privkernels import data, models, training
-from privkernels.attacks.inversion import InversionSettings, invert, representation_at
+from privkernels.attacks.inversion import Inversion, InversionSettings, invert, representation_at
 from privkernels.attacks.similarity import psnr, reconstruction_report
 from privkernels.data import Records
 from privkernels.errors import EmptyDataError, InvalidArgumentError, NonFiniteValueError, UnknownNameError
@@ -162,7 +162,7 @@ def test_restarts_keep_the_lowest_loss_of_each_record(network: nn.Module, origin
             observed,
             SHAPE,
             layer="8",
-            settings=InversionSettings(steps=30, restarts=restarts),
+            settings=InversionSettings(steps=30, restarts=restarts, learning_rates=(0.1,)),
             progress=lambda *step: seen.append(step),
         )
         for restarts in (1, 3)
@@ -175,6 +175,47 @@ def test_restarts_keep_the_lowest_loss_of_each_record(network: nn.Module, origin
     error = (observe(network, "8", three.x) - observed).square().sum(1) / observed.square().sum(1)
     np.testing.assert_allclose(three.relative_error, error.double().numpy(), rtol=1e-3)
     assert (three.loss >= three.relative_error).all()
+
+
+def test_of_several_learning_rates_each_record_keeps_its_best_search(network: nn.Module, originals: Records) -> None:
+    observed = observe(network, "6", originals.x)
+    rates = (0.02, 0.3)
+
+    def search(*chosen: float) -> Inversion:
+        settings = InversionSettings(steps=60, learning_rates=chosen)
+        return invert(network, observed, SHAPE, layer="6", settings=settings)
+
+    low, high, both = search(0.02), search(0.3), search(*rates)
+    # Both searches start at one point, so they are those of each rate alone.
+    assert (low.loss != high.loss).all()
+    np.testing.assert_array_equal(both.loss, np.minimum(low.loss, high.loss))
+    for found, a, b in zip(both.x, low.x, high.x, strict=True):
+        assert found.equal(a) or found.equal(b)
+
+
+def test_no_further_search_where_every_record_is_found() -> None:
+    seen: list[str] = []
+    found = invert(
+        nn.Identity(), torch.rand(2, 3, generator=torch.Generator().manual_seed(0)), (3,),
+        settings=InversionSettings(restarts=3), progress=lambda done, total, what: seen.append(what),
+    )  # fmt: skip
+    assert found.relative_error.max() < InversionSettings().tolerance
+    assert set(seen) == {"inversion 1"}
+
+
+def test_the_search_begins_at_start(network: nn.Module, originals: Records) -> None:
+    start = DIGITS.test.x.mean(dim=0)
+    settings = InversionSettings(steps=1, learning_rates=(1e-6,))
+    observed = observe(network, "6", originals.x)
+    found = invert(network, observed, SHAPE, layer="6", start=start, settings=settings)
+    assert (found.x - start).abs().max() <= 0.05 + 1e-4, "noise a tenth of the range wide"
+    assert found.x.min() >= 0
+    # The mean of other people's digits helps where the layer leaves much open.
+    plain, helped = (
+        psnr(invert(network, observed, SHAPE, layer="6", start=at, settings=QUICK).x, originals.x).mean()
+        for at in (None, start)
+    )
+    assert helped > plain + 0.3
 
 
 def test_the_range_is_kept() -> None:
@@ -215,6 +256,8 @@ class Awkward(nn.Module):
         (InvalidArgumentError, "returns a tuple", {"target": Awkward(), "layer": "pair", "input_shape": (3,)}),
         (InvalidArgumentError, "floating-point", {"observed": torch.zeros(8, 10, dtype=torch.int64)}),
         (EmptyDataError, "no observed", {"observed": torch.zeros(0, 10)}),
+        (InvalidArgumentError, r"start has the shape of one record, \[1, 8, 8\]", {"start": torch.zeros(8, 1, 8, 8)}),
+        (NonFiniteValueError, "start holds NaN", {"start": torch.full(SHAPE, torch.nan)}),
         (NonFiniteValueError, "observed", {"observed": torch.full((8, 10), torch.nan)}),
         (NonFiniteValueError, "loss", {"target": lambda x: x.flatten(1)[:, :10] * torch.nan, "layer": None}),
     ],
@@ -233,7 +276,9 @@ def test_what_is_wrong_is_said(network: nn.Module, error: type[Exception], words
         {"jitter": -1},
         {"tv_weight": -1.0},
         {"alpha_weight": float("nan")},
-        {"learning_rate": 0.0},
+        {"learning_rates": (0.1, 0.0)},
+        {"learning_rates": ()},
+        {"learning_rates": 0.1},
         {"alpha": 0.5},
         {"low": 1.0},
         {"tolerance": float("inf")},

@@ -83,6 +83,7 @@ def reconstruct(
         targets: networks, not functions.
         layers: names of ``module.named_modules()``; ``"output"`` is the network's own where no layer has that name.
         members, nonmembers: the audited records, among which a reconstruction must find its original.
+            The search starts at the mean of ``nonmembers``, which an attacker with records of their own has.
         records: how many members; all where there are fewer.
         settings: of the search; its range is that of the records' values whatever they say.
         seed: of the choice and the search.
@@ -104,6 +105,7 @@ def reconstruct(
     originals = members.subset(order[:records])
     low, high = (float(getattr(members.x, end)()) for end in ("min", "max"))
     settings = replace(settings or InversionSettings(), low=low, high=high)
+    start = nonmembers.x.mean(dim=0)
     figures, panels = [], []
     for target, network in zip(targets, networks, strict=True):
         for layer in layers:
@@ -112,7 +114,7 @@ def reconstruct(
             with torch.no_grad():
                 observed = representation_at(network, name)(originals.x)
             found = invert(
-                network, observed, tuple(originals.x.shape[1:]), layer=name, settings=settings, seed=seed,
+                network, observed, tuple(originals.x.shape[1:]), layer=name, start=start, settings=settings, seed=seed,
                 progress=_named(progress, f"reconstructing records from {layer}"),
             )  # fmt: skip
             report = reconstruction_report(found.x, originals, members, nonmembers, data_range=high - low, seed=seed)
