@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from privkernels import data, models
 from privkernels.attacks.inversion import InversionSettings
-from privkernels.audit import Target, reconstruct
+from privkernels.audit import Target, reconstruct, reconstructions
+from privkernels.audit.intervals import clopper_pearson
 from privkernels.audit.reconstructions import Reconstruction
 from privkernels.data import Records
 from privkernels.errors import InvalidArgumentError, UnknownNameError
@@ -54,6 +56,25 @@ def test_a_shallow_layer_gives_the_records_away_and_the_output_less(
     assert not torch.equal(torch.as_tensor(panels[0].nearest_held_out), torch.as_tensor(panels[0].originals))
     assert Reconstruction.from_dict(shallow.to_dict()) == shallow
     assert "8 of 8" in str(shallow)
+
+
+def test_pictures_are_searched_with_the_weight_that_does_best(
+    parts: tuple[Records, Records], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Target("t", models.build("linear", input_shape=(1, 8, 8), n_classes=10, seed=0).eval())
+    each = [
+        reconstruct([network], ["output"], *parts, settings=dataclasses.replace(QUICK, tv_weight=weight))[0][0].psnr
+        for weight in (30.0, 0.03)
+    ]
+    assert each[1] > each[0] + 0.1
+    monkeypatch.setattr(reconstructions, "InversionSettings", functools.partial(InversionSettings, steps=QUICK.steps))
+    for weights in ((30.0, 0.03), (0.03, 30.0)):
+        monkeypatch.setattr(reconstructions, "TV_WEIGHTS", weights)
+        (best,), _ = reconstruct([network], ["output"], *parts)
+        assert best.psnr == pytest.approx(each[1])
+        assert best.identified.value is not None
+        # The two share the error of the interval.
+        assert best.identified.low == clopper_pearson(round(8 * best.identified.value), 8, 1 - 0.05 / 2)[0]
 
 
 def test_another_range_of_values_changes_neither_figures_nor_pictures(parts: tuple[Records, Records]) -> None:

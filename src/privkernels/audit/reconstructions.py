@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privkernels.attacks.inversion import InversionSettings, invert, representation_at
+from privkernels.attacks.inversion import Inversion, InversionSettings, invert, representation_at
 from privkernels.attacks.similarity import ReconstructionReport, reconstruction_report
 from privkernels.audit._json import JsonValue
 from privkernels.audit.audit import Target
@@ -23,6 +23,8 @@ from privkernels.randomness import Key
 
 # Records that are reconstructed; more cost time and show the same.
 RECORDS = 8
+# Weights of the total variation that are tried: deep layers and noise take large ones (``benchmarks/inversion.py``).
+TV_WEIGHTS = (0.03, 0.3, 1.0)
 # Stands for the network's own output, where no layer has that name.
 OUTPUT = "output"
 
@@ -85,7 +87,10 @@ def reconstruct(
         members, nonmembers: the audited records, among which a reconstruction must find its original.
             The search starts at the mean of ``nonmembers``, which an attacker with records of their own has.
         records: how many members; all where there are fewer.
-        settings: of the search; its range is that of the records' values whatever they say.
+        settings: of the search; its range is that of the records' values whatever they say. Where None, pictures are
+            searched with three weights of the total variation, and the one with the highest mean PSNR counts. Whoever
+            attacks has no originals to choose by: this favours the attack. The interval of ``identified`` allows for
+            the choice.
         seed: of the choice and the search.
 
     Returns:
@@ -103,28 +108,57 @@ def reconstruct(
         return [], []
     order = torch.randperm(len(members), generator=Key.from_seed(seed).generator("reconstructions"))
     originals = members.subset(order[:records])
-    low, high = (float(getattr(members.x, end)()) for end in ("min", "max"))
-    settings = replace(settings or InversionSettings(), low=low, high=high)
-    start = nonmembers.x.mean(dim=0)
+    tried = [settings or InversionSettings()]
+    if settings is None and originals.x.dim() == 4:
+        tried = [replace(tried[0], tv_weight=weight) for weight in TV_WEIGHTS]
+    search = _Search(originals, members, nonmembers, tried, seed)
     figures, panels = [], []
     for target, network in zip(targets, networks, strict=True):
         for layer in layers:
             begin = time.perf_counter()
-            name = _layer(network, layer)
-            with torch.no_grad():
-                observed = representation_at(network, name)(originals.x)
-            found = invert(
-                network, observed, tuple(originals.x.shape[1:]), layer=name, start=start, settings=settings, seed=seed,
-                progress=_named(progress, f"reconstructing records from {layer}"),
-            )  # fmt: skip
-            report = reconstruction_report(found.x, originals, members, nonmembers, data_range=high - low, seed=seed)
+            found, report = search(network, layer, progress)
             seconds = time.perf_counter() - begin
+            confidence = 1 - (1 - CONFIDENCE) / len(tried)
             error = float(np.median(found.relative_error))
-            figures.append(_figures(target.name, layer, report, error, seconds))
+            figures.append(_figures(target.name, layer, report, confidence, error, seconds))
             if originals.x.dim() == 4 and originals.x.shape[1] in (1, 3):
                 title = f"{target.name}, inverted from {layer}"
-                panels.append(_panel(title, found.x, originals, members, nonmembers, report, (low, high)))
+                panels.append(_panel(title, found.x, originals, members, nonmembers, report, search.limits))
     return figures, panels
+
+
+class _Search:
+    """Inverts a layer for the originals with each of the settings; the reconstructions with the highest mean PSNR."""
+
+    def __init__(
+        self,
+        originals: Records,
+        members: Records,
+        nonmembers: Records,
+        tried: Sequence[InversionSettings],
+        seed: int,
+    ) -> None:
+        low, high = self.limits = float(members.x.min()), float(members.x.max())
+        self.originals, self.members, self.nonmembers, self.seed = originals, members, nonmembers, seed
+        self.tried = [replace(settings, low=low, high=high) for settings in tried]
+
+    def __call__(self, network: nn.Module, layer: str, progress: Progress) -> tuple[Inversion, ReconstructionReport]:
+        name, x = _layer(network, layer), self.originals.x
+        with torch.no_grad():
+            observed = representation_at(network, name)(x)
+        results = []
+        for number, settings in enumerate(self.tried, 1):
+            which = f"reconstructing records from {layer}" + (f" ({number})" if len(self.tried) > 1 else "")
+            found = invert(
+                network, observed, tuple(x.shape[1:]), layer=name, start=self.nonmembers.x.mean(dim=0),
+                settings=settings, seed=self.seed, progress=_named(progress, which),
+            )  # fmt: skip
+            report = reconstruction_report(
+                found.x, self.originals, self.members, self.nonmembers,
+                data_range=self.limits[1] - self.limits[0], seed=self.seed,
+            )  # fmt: skip
+            results.append((found, report))
+        return max(results, key=lambda result: float(result[1].psnr.mean()))
 
 
 def check_layers(targets: Sequence[Target], layers: Sequence[str]) -> list[nn.Module]:
@@ -158,9 +192,11 @@ def _named(progress: Progress, what: str) -> Progress:
     return lambda done, total, _what: progress(done, total, what)
 
 
-def _figures(target: str, layer: str, report: ReconstructionReport, error: float, seconds: float) -> Reconstruction:
+def _figures(
+    target: str, layer: str, report: ReconstructionReport, confidence: float, error: float, seconds: float
+) -> Reconstruction:
     n = report.n_records
-    share = Figure(report.n_identified / n, *clopper_pearson(report.n_identified, n), CONFIDENCE)
+    share = Figure(report.n_identified / n, *clopper_pearson(report.n_identified, n, confidence), CONFIDENCE)
     return Reconstruction(
         target,
         layer,
