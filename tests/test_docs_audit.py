@@ -37,13 +37,44 @@ def test_every_attack_is_in_the_table() -> None:
     assert [name for name in found if f"`{name}`" not in PAGE] == []
 
 
-def test_the_table_is_the_benchmarks() -> None:
+def results(name: str) -> Any:
     root = Path(__file__).parent.parent
-    file = root / "benchmarks" / "results" / "attacks.json"
+    file = root / "benchmarks" / "results" / f"{name}.json"
     if not file.exists() and not (root / ".git").exists():
         pytest.skip("a source distribution has no results")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_the_table_of_false_claims_is_the_benchmarks() -> None:
+    sizes = results("null_calibration")["null"]
+    assert [block["size"] for block in sizes] == [200, 1000, 5000]
+    assert all(block["passed"] for block in sizes)
+    for rows in zip(*(block["calibrations"] for block in sizes), strict=True):
+        cells = " | ".join(f"{100 * row['share']:.1f} %" for row in rows)
+        assert f"| {rows[0]['statement']} | {cells} |" in PAGE
+
+
+def test_the_tables_of_costs_are_the_benchmarks() -> None:
+    ratios = []
+    for row in results("shadows")["rows"]:
+        ratios.append(row["ratio"])
+        assert (
+            f"| {row['setting'].split(' (')[0]} | {row['together_s']:.1f} s | {row['one_by_one_s']:.1f} s "
+            f"| {row['ratio']:.1f} |"
+        ) in PAGE
+    assert f"{min(ratios):.0f} to {max(ratios):.0f} times as fast" in PAGE
+    for row in results("audit_cost")["rows"]:
+        setting = row["setting"]
+        assert (
+            f"| {setting['data']}, {setting['spec']} | {setting['members']:,} + {setting['members']:,} "
+            f"| {setting['budget'] or 'none'} | {row['shadow_models']} | {row['attacks']} of 15 "
+            f"| {row['seconds']:.0f} s | {row['peak_mib']:.0f} MiB |"
+        ) in PAGE
+
+
+def test_the_table_is_the_benchmarks() -> None:
     found: dict[str, dict[tuple[str, int], str]] = {}
-    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+    for row in results("attacks")["rows"]:
         cell = f"{row['auc']:.3f} / {100 * row['tpr_at_0.01'][0]:.1f} %"
         found.setdefault(row["attack"], {})[row["data"], row["shadows"]] = cell
     for attack, cells in found.items():
