@@ -48,7 +48,7 @@ class Setting:
 
 SETTINGS = (
     Setting("digits", "digits", "mlp-32", 500, 187, 30, None),
-    Setting("mnist", "mnist", "mlp-128", 5000, 5000, 30, "10m"),
+    Setting("mnist", "mnist", "mlp-128", 5000, 5000, 30, "5m"),
 )
 
 

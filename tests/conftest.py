@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -17,6 +18,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("privkernels")
+
+# Workers of pytest-xdist have a width of their own, which the console would keep; tests say which one they want.
+os.environ.pop("COLUMNS", None)
 
 # The tests' tensors are small: on a busy machine a second OpenMP thread made them twenty times slower.
 # What must not depend on the number of threads is tested with set_threads.

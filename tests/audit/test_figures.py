@@ -85,7 +85,7 @@ def test_subgroups_are_drawn_with_their_intervals(model_audit: ModelAudit) -> No
     safe = groups_figure("leaky", [dataclasses.replace(group, leaks=False) for group in subgroups.groups], {})
     assert safe is not None
     assert safe.uri != picture.uri, "what leaks is marked"
-    named = groups_figure("leaky", subgroups.groups, {"3": "$dog_1$"})
+    named = groups_figure("leaky", subgroups.groups, {subgroups.groups[-1].name: "$dog_1$"})
     assert named is not None
     assert named.uri != picture.uri, "the names are drawn"
 
