@@ -312,7 +312,7 @@ def _facts(records: Records) -> RecordsFacts:
 
 def _environment() -> dict[str, Any]:
     versions = {}
-    for package in ("privkernels", "torch", "numpy", "scipy", "scikit-learn", "matplotlib"):
+    for package in ("privkernels", "numpy", "scipy", "scikit-learn", "matplotlib"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -322,5 +322,6 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cuda": torch.version.cuda or "none",
+        "torch": str(torch.__version__),  # the build too, which the package's metadata may leave out
         **versions,
     }
