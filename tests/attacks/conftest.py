@@ -8,7 +8,6 @@ from torch import nn
 from privkernels.attacks import ShadowModelAttack, Shadows, train_shadows
 from privkernels.training import TrainingConfig
 from tests.support.membership import Game, Repetition, play, train
-from tests.support.threads import one_thread  # noqa: F401
 
 
 @pytest.fixture(scope="session")

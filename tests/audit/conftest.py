@@ -18,7 +18,6 @@ from privkernels.audit.subgroups import groups_by_class, measure_subgroups
 from privkernels.audit.thresholds import worst
 from privkernels.data import Records
 from tests.support.membership import Game, numbered, play, table_target, train
-from tests.support.threads import one_thread  # noqa: F401
 
 GUARANTEE: dict[str, Any] = {
     "mechanism": "DP-PG (paper mode)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 
 import pytest
 import torch
@@ -104,6 +105,16 @@ def test_records_that_are_no_pictures_have_figures_and_no_panel(parts: tuple[Rec
     assert panels == []
     assert figures[0].n_records == 3
     assert figures[0].ssim is None
+
+
+def test_records_that_are_found_exactly_have_finite_figures(parts: tuple[Records, Records]) -> None:
+    binary = [dataclasses.replace(part, x=(part.x.flatten(1) > 0.5).float()) for part in parts]
+    network = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 10))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.eye(64))
+    (found,), _ = reconstruct([Target("t", network)], ["0"], *binary, settings=InversionSettings())
+    assert found.psnr == 150.0
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_what_cannot_be_inverted_is_refused(target: Target, parts: tuple[Records, Records]) -> None:

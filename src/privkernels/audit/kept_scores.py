@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from privkernels.attacks.base import Access, Array, Attack, Fidelity, Predictor
+from privkernels.attacks.base import Array, Attack, Fidelity, Predictor
 from privkernels.audit._json import JsonFile
 from privkernels.data import Records
 from privkernels.errors import CorruptFileError, FileMissingError
@@ -56,21 +56,12 @@ class KeptAttack(Attack):
         self, attack: Attack, fit: Callable[[Attack], Attack], learns_from: Mapping[str, Any], folder: Path
     ) -> None:
         self.attack = attack
+        self.name = attack.name
         self.fit_attack = fit
         self.learns_from = learns_from
         self.folder = folder
         self._fitted: Attack | None = None
         self._description: dict[str, Any] | None = None
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The attack's."""
-        return self.attack.name
-
-    @property
-    def access(self) -> Access:  # type: ignore[override]
-        """The attack's."""
-        return self.attack.access
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The attack's own."""

@@ -195,8 +195,7 @@ def audit_models(
 
     Raises:
         InvalidArgumentError: no target that is judged, no attack that can be made, public records that are audited
-            too, or subgroups without
-            ``make_model`` or that :func:`privkernels.audit.groups_by_attribute` refuses.
+            too, or subgroups without ``make_model`` or that :func:`privkernels.audit.groups_by_attribute` refuses.
         Others as :func:`privkernels.audit.audit` and :func:`privkernels.attacks.train_shadows` do.
     """
     if not any(target.judged for target in targets):
@@ -257,7 +256,7 @@ def audit_models(
             outcome=verdict.outcome if target.judged or void else "not judged",
             subgroups=_subgroups(outcome, choice, groups, confidence),
             epsilon=bounds[target.name],
-            white_box=_white_box(outcome, choice, ready, confidence),
+            white_box=_white_box(outcome, choice, attacks, confidence),
         )
         verdicts.append(verdict)
     result = replace(result, warnings=(*doubts, *result.warnings))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from privkernels.attacks.base import Array
 from privkernels.attacks.inversion import Inversion, InversionSettings, invert, representation_at
 from privkernels.attacks.similarity import ReconstructionReport, reconstruction_report
 from privkernels.audit._json import JsonValue
@@ -25,6 +26,8 @@ from privkernels.randomness import Key
 RECORDS = 8
 # Weights of the total variation that are tried: deep layers and noise take large ones (``benchmarks/inversion.py``).
 TV_WEIGHTS = (0.03, 0.3, 1.0)
+# In dB: what is exact, as binary records often are, has no finite ratio, and float32 ends here anyway.
+MOST_PSNR = 150.0
 # Stands for the network's own output, where no layer has that name.
 OUTPUT = "output"
 
@@ -39,7 +42,7 @@ class Reconstruction(JsonValue):
         identified: share of them whose reconstruction is nearer to the record itself than to any other audited
             record, with its Clopper-Pearson interval.
         chance: that share for a blind guess.
-        psnr: peak signal-to-noise ratio to the original, in dB of the records' range.
+        psnr: peak signal-to-noise ratio to the original, in dB of the records' range; an exact record counts as 150.
         neighbour_psnr: that of the non-member nearest to the original: what is reached without the record.
         class_mean_psnr: that of the mean non-member of its class.
         ssim: structural similarity; None where records are no pictures.
@@ -158,7 +161,7 @@ class _Search:
                 data_range=self.limits[1] - self.limits[0], seed=self.seed,
             )  # fmt: skip
             results.append((found, report))
-        return max(results, key=lambda result: float(result[1].psnr.mean()))
+        return max(results, key=lambda result: _mean_psnr(result[1].psnr))
 
 
 def check_layers(targets: Sequence[Target], layers: Sequence[str]) -> list[nn.Module]:
@@ -203,13 +206,17 @@ def _figures(
         n,
         share,
         float((1 / report.n_candidates).mean()),
-        float(report.psnr.mean()),
-        float(report.neighbour_psnr.mean()),
-        float(report.class_mean_psnr.mean()),
+        _mean_psnr(report.psnr),
+        _mean_psnr(report.neighbour_psnr),
+        _mean_psnr(report.class_mean_psnr),
         None if report.ssim is None else float(report.ssim.mean()),
         error,
         seconds,
     )
+
+
+def _mean_psnr(values: Array) -> float:
+    return float(np.minimum(values, MOST_PSNR).mean())
 
 
 def _panel(
